@@ -1,0 +1,1 @@
+"""How a graph is made: checkpoints, one file per family, graph building, validation."""

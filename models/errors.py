@@ -1,0 +1,48 @@
+"""Errors that a user can act on: each message is one sentence with the thing, the cause and the mend.
+
+Every type also inherits the builtin that a Python caller would expect to catch.
+"""
+
+
+class OrtsepError(Exception):
+    """Base of all errors that ortsep raises on purpose; ``status`` is the command line's exit status."""
+
+    status = 1
+
+
+class UsageError(OrtsepError, ValueError):
+    """An option or argument that can't be honoured (exit status 2)."""
+
+    status = 2
+
+
+class FileMissing(OrtsepError, FileNotFoundError):
+    """A song, model or checkpoint that does not exist."""
+
+
+class AudioError(OrtsepError, ValueError):
+    """Audio that can't be decoded or separated: broken, empty, truncated, not finite, too many channels."""
+
+
+class ModelError(OrtsepError, ValueError):
+    """A graph, spec, manifest or card that is broken or does not fit together."""
+
+
+class ProviderError(OrtsepError, RuntimeError):
+    """An execution provider that was asked for and is not to be had."""
+
+
+class OutputError(OrtsepError, OSError):
+    """Output that can't be written."""
+
+
+class WeightsError(OrtsepError, ValueError):
+    """A checkpoint that is damaged, unsafe to load, or not of the expected architecture."""
+
+
+class DownloadError(OrtsepError, OSError):
+    """Weights that can't be fetched, or arrive with the wrong hash."""
+
+
+class MissingDependency(OrtsepError, ImportError):
+    """A command that needs an extra which is not installed."""
