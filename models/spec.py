@@ -100,8 +100,8 @@ class Blocks:
     """How the frames of one continuous STFT are grouped for magnitude graphs.
 
     ``frames`` frames make a block, ``batch`` blocks a run. With ``overlap`` (frames) neighbouring blocks are joined
-    with linear cross-fades of their outputs. ``padded``: a last, shorter block is filled with zero frames; otherwise the
-    graph takes any number of frames. A song of at most ``whole`` frames runs in one piece.
+    with linear cross-fades of their outputs. ``padded``: a last, shorter block is filled with zero frames; otherwise
+    the graph takes any number of frames. A song of at most ``whole`` frames runs in one piece.
     """
 
     frames: int

@@ -1,0 +1,76 @@
+"""What a family's exporter gives: one module per family with a function ``load``, which returns an ``Original``.
+
+The exporter, the validation and the tests know families only through this.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ortsep.models.catalogue import Card
+from ortsep.models.spec import ModelSpec
+
+F32 = npt.NDArray[np.float32]
+Float = npt.NDArray[np.floating[Any]]
+Complex = npt.NDArray[np.complexfloating[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which weights: the card's official ones (both None), a local path, or seeded random ones."""
+
+    path: Path | None = None
+    seed: int | None = None
+    config: Path | None = None
+    """Constructor arguments of a model that is no preset, where a family takes them (yaml or json)."""
+    stems: tuple[str, ...] = ()
+    """Only these stems, where a family can export a subset."""
+
+    @property
+    def official(self) -> bool:
+        return self.path is None and self.seed is None
+
+
+class Original(Protocol):
+    """A loaded checkpoint: what is exported, and what the export is compared with.
+
+    Arrays are numpy. C channels, N samples, F bins, T frames, S stems.
+    """
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec: weights, bag and parameters filled in, validation empty."""
+
+    def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """File name and graph of each member, made one at a time so that one is in memory; no spec attached.
+
+        ``portable``: operators of the ONNX standard only.
+        """
+
+    def transform(self, mix: F32) -> Complex | None:
+        """The original's own STFT of [C, N], cut to the graph's bins: [C, F, T]; None for waveform models."""
+
+    def inverse(self, spectrum: Complex, samples: int) -> F32 | None:
+        """The original's own inverse of [C, F, T]: [C, N]; None for waveform models."""
+
+    def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
+        """The original network of one member in float64, on a graph's inputs by name: its outputs by name."""
+
+    def example(self, member: int, mix: F32) -> dict[str, F32]:
+        """A member's graph inputs for the beginning of the mixture [C, N], made with the original's own code."""
+
+    def separate(self, mix: F32) -> F32:
+        """The original package's own separation of [C, N] with its default options, shifts off: [S, C, N]."""
+
+
+def load_original(card: Card, choice: Choice) -> Original:
+    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing, MissingDependency."""
+    module = import_module(f"ortsep.export.{card.family}")
+    original: Original = module.load(card, choice)
+    return original
