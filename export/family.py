@@ -70,7 +70,7 @@ class Original(Protocol):
 
 
 def load_original(card: Card, choice: Choice) -> Original:
-    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing, MissingDependency."""
+    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing."""
     module = import_module(f"ortsep.export.{card.family}")
     original: Original = module.load(card, choice)
     return original

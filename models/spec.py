@@ -100,7 +100,7 @@ class Blocks:
     """How the frames of one continuous STFT are grouped for magnitude graphs.
 
     ``frames`` frames make a block, ``batch`` blocks a run. With ``overlap`` (frames) neighbouring blocks are joined
-    with linear cross-fades of their outputs. ``padded``: a last, shorter block is filled with zero frames; otherwise
+    with linear cross-fades of their outputs. ``padded``: a last, shorter block is filled with zero frames; where not,
     the graph takes any number of frames. A song of at most ``whole`` frames runs in one piece.
     """
 
