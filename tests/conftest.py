@@ -1,0 +1,34 @@
+"""What all tests share: the measure of equality and the real audio, where it is to be had."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def _snr(reference: Any, estimate: Any) -> float:
+    ref, est = np.asarray(reference), np.asarray(estimate)
+    assert ref.shape == est.shape, f"shapes {ref.shape} and {est.shape}"
+    ref = ref.astype(np.complex128 if np.iscomplexobj(ref) else np.float64)
+    noise = float(np.sum(np.abs(ref - est) ** 2))
+    if noise == 0.0:
+        return float("inf")
+    return 10.0 * float(np.log10(np.sum(np.abs(ref) ** 2) / noise))
+
+
+@pytest.fixture(scope="session")
+def snr() -> Callable[[Any, Any], float]:
+    """SNR in dB of an estimate against a reference, in float64; infinite where they are equal."""
+    return _snr
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """The folder of real music beside the checkout ($ORTSEP_AUDIO overrides); skips by name where it is absent."""
+    folder = Path(os.environ.get("ORTSEP_AUDIO") or Path(__file__).parents[2] / "shared" / "audio")
+    if not folder.is_dir():
+        pytest.skip("no ../shared/audio beside this checkout")
+    return folder
