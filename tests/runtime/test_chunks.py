@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ortsep.chunks import OverlapAdd, Window, keep_from, make_plan
+from ortsep.models.spec import Chunks
+
+
+def identity_run(x: np.ndarray, chunks: Chunks, blocks: list[np.ndarray], **options: float) -> np.ndarray:
+    """The loop that the runtime makes, with a graph that returns its input."""
+    plan = make_plan(x.shape[-1], chunks, **options)
+    window, out, joined = Window(blocks, len(x)), [], OverlapAdd(1, len(x))
+    keep = keep_from(plan)
+    for i, chunk in enumerate(plan.chunks):
+        window.drop(keep[i])
+        result = window.read(chunk.read, chunk.length)[None]
+        out.append(joined.final(chunk.start))
+        inside = slice(chunk.start - chunk.read, chunk.stop - chunk.read)
+        joined.add(chunk.start, result[..., inside], plan.weights(chunk))
+    out.append(joined.final(plan.samples))
+    return np.concatenate(out, -1)[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    samples=st.integers(1, 3000),
+    length=st.integers(1, 900),
+    overlap=st.floats(0, 0.95),
+    shifts=st.integers(0, 3),
+    block=st.integers(1, 700),
+    seed=st.integers(0, 99),
+)
+def test_identity_returns_its_input(
+    samples: int, length: int, overlap: float, shifts: int, block: int, seed: int
+) -> None:
+    x = np.random.default_rng(seed).standard_normal((2, samples)).astype(np.float32)
+    blocks = [x[:, i : i + block] for i in range(0, samples, block)]
+    chunks = Chunks(length=length, max_shift=length // 3)
+    y = identity_run(x, chunks, blocks, overlap=overlap, shifts=shifts, seed=seed)
+    assert y.shape == x.shape
+    assert np.max(np.abs(y - x)) < 1e-6 * max(1.0, float(np.max(np.abs(x))))
+
+
+@pytest.mark.parametrize("samples", [1, 99, 100, 101, 174, 175, 176, 1000])
+def test_weights_are_those_of_the_original(samples: int) -> None:
+    """Independent oracle: accumulate the triangles over the whole song as the original does, in float64."""
+    segment, stride = 100, 75
+    triangle = np.concatenate([np.arange(1, 51), np.arange(50, 0, -1)]) / 50.0
+    total = np.zeros(samples)
+    for offset in range(0, samples, stride):
+        n = min(segment, samples - offset)
+        total[offset : offset + n] += triangle[:n]
+    plan = make_plan(samples, Chunks(length=segment))
+    assert [c.origin for c in plan.chunks] == list(range(0, samples, stride))
+    for chunk in plan.chunks:
+        expected = triangle[: chunk.stop - chunk.start] / total[chunk.start : chunk.stop]
+        np.testing.assert_allclose(plan.weights(chunk), expected, rtol=1e-6)
+
+
+def test_a_short_last_chunk_is_centred_in_context() -> None:
+    plan = make_plan(190, Chunks(length=100))
+    last = plan.chunks[-1]
+    assert (last.start, last.stop) == (150, 190)
+    assert last.read == 150 - (100 - 40) // 2
+
+
+def test_shifts_draw_what_the_original_draws() -> None:
+    import random
+
+    random.seed(7)
+    offsets = [random.randint(0, 22050) for _ in range(3)]
+    plan = make_plan(200_000, Chunks(length=100_000, max_shift=22050), shifts=3, seed=7)
+    assert sorted({c.grid_start for c in plan.chunks}) == sorted(o - 22050 for o in offsets)
+
+
+def test_a_song_that_fits_runs_whole() -> None:
+    chunks = Chunks(length=100, fixed=False, whole=500)
+    (only,) = make_plan(500, chunks).chunks
+    assert (only.read, only.length) == (0, 500)
+    assert len(make_plan(501, chunks).chunks) > 1
+
+
+def test_the_window_keeps_only_what_is_needed() -> None:
+    pulled = []
+
+    def blocks():  # type: ignore[no-untyped-def]
+        for i in range(1000):
+            pulled.append(i)
+            yield np.zeros((1, 50), np.float32)
+
+    window = Window(blocks(), 1)
+    window.read(0, 100)
+    assert len(pulled) == 2
+    window.drop(100)
+    window.read(120, 100)
+    assert len(window._parts) <= 3
