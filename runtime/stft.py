@@ -41,8 +41,9 @@ def extended_length(spec: STFT, samples: int) -> int:
         return samples
     hops = -(-samples // spec.hop) if spec.extend == "hop" else samples // spec.hop + 1
     frames = _frames(spec, hops * spec.hop)
-    wanted = -(-max(frames, 1) // spec.frame_multiple) * spec.frame_multiple
-    return (hops + wanted - frames) * spec.hop
+    if max(frames, 1) % spec.frame_multiple:
+        hops += -(-max(frames, 1) // spec.frame_multiple) * spec.frame_multiple - frames
+    return hops * spec.hop
 
 
 def frame_count(spec: STFT, samples: int) -> int:
