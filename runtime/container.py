@@ -165,7 +165,7 @@ def _judge_data(file: BinaryIO, size: int, data: Data, scheme: Scheme | None) ->
 
 
 def _harmless(file: BinaryIO, position: int, size: int) -> bool:
-    """Whether the bytes from ``position`` to the end are no audio: further chunks, a tag, padding, or next to nothing."""
+    """Whether the bytes from ``position`` on are no audio: further chunks, a tag, padding, or next to nothing."""
     if size - position < 16:
         return True
     if any(_at(file, position, 8).startswith(tag) for tag in _TAGS):

@@ -43,6 +43,12 @@ _TIMED = ("mov,", "matroska,")
 """ffmpeg's names of containers whose header gives the length exactly enough to notice a truncated file."""
 _SLACK_SECONDS = 0.1
 """By how much such a length may be over: encoder padding, and milliseconds as the unit."""
+_SLACK_FRAMES = 4 * 1152
+"""By how much libsndfile's count of a lossy file may be over: a few frames of the codec."""
+
+
+def _length(segments: tuple[Segment, ...]) -> int:
+    return sum(len(s) if isinstance(s, bytes) else s[1] - s[0] for s in segments)
 
 
 class Spliced(io.RawIOBase):
@@ -55,8 +61,7 @@ class Spliced(io.RawIOBase):
     def __init__(self, path: Path, segments: tuple[Segment, ...]) -> None:
         self._file = path.open("rb", buffering=1 << 18)
         self._segments = segments
-        lengths = [len(s) if isinstance(s, bytes) else s[1] - s[0] for s in segments]
-        self._starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+        self._starts = [_length(segments[:i]) for i in range(len(segments) + 1)]
         self._position = 0
         self.error: BaseException | None = None
 
@@ -109,11 +114,16 @@ class Stream:
     format: str
     subtype: str
     contents: Contents
-    exact: bool
-    """``samples`` is to be met to the sample; otherwise a few frames of the codec may be missing."""
+    slack: int
+    """How many samples fewer than ``samples`` decoding may give without the file being damaged."""
+
+    there: int | None
+    """The samples that the file holds; fewer than ``promised`` where it is cut off, more where its header lies."""
+    promised: int | None
+    """The samples that the header of a file with a problem promises, where it promises any."""
 
     def read(self, start: int, size: int) -> Iterator[F32]:
-        """Blocks [n, C] of at most ``size`` samples from sample ``start`` on. Raises AudioError where decoding fails."""
+        """Blocks [n, C] of at most ``size`` samples from ``start`` on. Raises AudioError where decoding fails."""
         return (_read_libsndfile if self.decoder == "libsndfile" else _read_ffmpeg)(self, start, size)
 
 
@@ -179,9 +189,7 @@ def _probe_libsndfile(path: Path, contents: Contents) -> Stream:
     with _opened(path, whole[0] if contents.raw else contents.parts[0]) as (file, _):
         rate, channels, kind, subtype, samples = file.samplerate, file.channels, file.format, file.subtype, file.frames
     if contents.raw and subtype in _RAW_BYTES:
-        part = contents.parts[0][0]
-        assert isinstance(part, tuple)
-        samples = (part[1] - part[0]) // (_RAW_BYTES[subtype] * channels)
+        samples = _length(contents.parts[0]) // (_RAW_BYTES[subtype] * channels)
     elif contents.raw:
         contents = Contents(contents.kind, whole)
     for part in contents.parts[1:]:
@@ -192,9 +200,24 @@ def _probe_libsndfile(path: Path, contents: Contents) -> Stream:
                     f"{path} changes from {channels} channels at {rate} Hz to {file.channels} at {file.samplerate} Hz "
                     "on the way; split it there"
                 )
-    exact = subtype in _RAW_BYTES or kind == "FLAC" or subtype == "PCM_S8"
-    known = samples < 1 << 62
-    return Stream(path, "libsndfile", rate, channels, samples if known else None, kind, subtype, contents, exact)
+    known = samples if samples < 1 << 62 else None
+    slack = 0 if subtype in _RAW_BYTES or kind == "FLAC" else _SLACK_FRAMES
+    there, promised = _extent(contents, known, _RAW_BYTES.get(subtype, 0) * channels)
+    return Stream(path, "libsndfile", rate, channels, known, kind, subtype, contents, slack, there, promised)
+
+
+def _extent(contents: Contents, samples: int | None, frame_bytes: int) -> tuple[int | None, int | None]:
+    """``Stream.there`` and ``Stream.promised`` from what the container says and libsndfile's count."""
+    claimed, present = contents.claimed, contents.present
+    if contents.problem is None or claimed is None or present is None:
+        return samples, None
+    if contents.kind == "flac":
+        return present, claimed
+    if samples is None or present == 0:
+        return 0 if present == 0 else None, samples
+    if contents.kind == "mpeg" and len(contents.parts[0]) == 1:
+        return samples * present // claimed, samples  # libsndfile counts what the Xing header promises
+    return samples, claimed // frame_bytes if frame_bytes else round(samples * claimed / present)
 
 
 def _read_libsndfile(stream: Stream, start: int, size: int) -> Iterator[F32]:
@@ -259,7 +282,8 @@ def _probe_ffmpeg(path: Path, contents: Contents, cause: str) -> Stream:
     timed = name.startswith(_TIMED) and np.isfinite(seconds)
     samples = round(seconds * rate) if timed else None
     codec = str(found.get("codec_name", "unknown"))
-    return Stream(path, "ffmpeg", rate, channels, samples, name, codec, contents, False)
+    slack = round(_SLACK_SECONDS * rate)
+    return Stream(path, "ffmpeg", rate, channels, samples, name, codec, contents, slack, samples, None)
 
 
 def _read_ffmpeg(stream: Stream, start: int, size: int) -> Iterator[F32]:
@@ -291,10 +315,3 @@ def _read_ffmpeg(stream: Stream, start: int, size: int) -> Iterator[F32]:
             raise AudioError(
                 f"{stream.path} is damaged at {at / stream.sample_rate:.2f} s (ffmpeg: {lines[-1]}); get a sound copy"
             )
-
-
-def shortfall(stream: Stream) -> int:
-    """How many samples fewer than ``stream.samples`` decoding may give without the file being damaged."""
-    if stream.exact:
-        return 0
-    return round(_SLACK_SECONDS * stream.sample_rate) if stream.decoder == "ffmpeg" else 4608
