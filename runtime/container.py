@@ -5,7 +5,7 @@ MP3 without a Xing header (a variable bitrate then loses its end), and takes a s
 containers are read here first, and where libsndfile would go wrong it is handed a mended view of the file: ``parts``.
 
 Sources of the layouts: Microsoft/IBM RIFF and EBU Tech 3306 (RF64), Sony Wave64, Apple AIFF and CAF, Sun AU; RFC 9639
-(FLAC); RFC 3533 (Ogg); ISO 11172-3 and 13818-3 (MPEG audio), the Xing/LAME and VBRI headers as libmpg123 reads them.
+(FLAC); RFC 3533 (Ogg). MPEG audio is in ``ortsep.mpeg``.
 """
 
 import struct
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
+
+from ortsep.mpeg import after_id3, read_mpeg
 
 Segment = bytes | tuple[int, int]
 """A stretch of a virtual file: bytes of its own, or the range [start, end) of the real one."""
@@ -40,7 +42,7 @@ def examine(path: Path) -> Contents:
         head = _at(file, 0, 16)
         start = 0
         if head[:3] == b"ID3" and len(head) >= 10:
-            start = _after_id3(head, 0)
+            start = after_id3(head, 0)
             head = _at(file, start, 16)
         if head[:4] in _SCHEMES and start == 0:
             return _chunked(file, size, _SCHEMES[head[:4]])
@@ -51,7 +53,12 @@ def examine(path: Path) -> Contents:
             return _flac(file, size, start)
         if head[:4] == b"OggS":
             return _ogg(file, size, start)
-        return _mpeg(file, size, start) or _whole("other", size)
+        stream = read_mpeg(file, size, start)
+        if stream is None:
+            return _whole("other", size)
+        parts = _whole("mpeg", size).parts if stream.front is None else ((stream.front, (stream.begin, size)),)
+        problem: Literal["cut off"] | None = "cut off" if stream.cut else None
+        return Contents("mpeg", parts, problem=problem, claimed=stream.claimed, present=stream.frames)
 
 
 def _whole(kind: Literal["chunked", "flac", "ogg", "mpeg", "other"], size: int) -> Contents:
@@ -61,11 +68,6 @@ def _whole(kind: Literal["chunked", "flac", "ogg", "mpeg", "other"], size: int) 
 def _at(file: BinaryIO, position: int, length: int) -> bytes:
     file.seek(position)
     return file.read(length)
-
-
-def _after_id3(head: bytes, position: int) -> int:
-    """Where an ID3v2 tag ends whose 10 bytes of header are ``head``: its size is written in 7 bits a byte."""
-    return position + 10 + sum((b & 0x7F) << shift for b, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 # --- RIFF and its relatives: chunks of an identifier and a size -------------------------------------------------------
@@ -307,129 +309,3 @@ def _ogg_pages(file: BinaryIO, size: int, position: int) -> Iterator[tuple[int, 
         window = _at(file, position + 1, 1 << 16)
         found = window.find(b"OggS")
         position += 1 + found if found >= 0 else max(1, len(window) - 3)
-
-
-# --- MPEG audio -------------------------------------------------------------------------------------------------------
-
-
-class Frame(NamedTuple):
-    """An MPEG audio frame's header; ``family`` is equal in all frames of one stream."""
-
-    length: int
-    samples: int
-    layer: int
-    side: int
-    family: tuple[int, int, int]
-
-
-_KBIT = {
-    (1, 1): tuple(range(32, 449, 32)),
-    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_DECODER_DELAY = 529
-"""Samples by which a Layer III decoder lags, which libmpg123 drops on top of the delay that a LAME tag gives."""
-
-
-def _frame(head: bytes) -> Frame | None:
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
-    kbit, rate, pad = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
-    if version == 1 or layer == 4 or kbit in (0, 15) or rate == 3:
-        return None
-    half = version != 3
-    hertz = (44100, 48000, 32000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    bits = _KBIT[2 if half else 1, layer][kbit - 1] * 1000
-    samples = 384 if layer == 1 else 576 if layer == 3 and half else 1152
-    length = (12 * bits // hertz + pad) * 4 if layer == 1 else samples // 8 * bits // hertz + pad
-    mono = head[3] >> 6 == 3
-    side = (9 if mono else 17) if half else (17 if mono else 32)
-    return Frame(length, samples, layer, side, (version, layer, rate))
-
-
-def _mpeg(file: BinaryIO, size: int, start: int) -> Contents | None:
-    """Count the frames and compare with the Xing or VBRI header; None where this is no MPEG audio."""
-    begin = _first_frame(file, size, start)
-    if begin is None:
-        return None
-    head = _at(file, begin, 192)
-    frame = _frame(head)
-    assert frame is not None
-    if frame.layer != 3:
-        return _whole("mpeg", size)
-    at = 4 + frame.side
-    xing, vbri = head[at : at + 4] in (b"Xing", b"Info"), head[36:40] == b"VBRI"
-    claimed = claimed_bytes = None
-    if xing:
-        fields = struct.unpack(">III", head[at + 4 : at + 16])
-        claimed = fields[1] if fields[0] & 1 else None
-        claimed_bytes = fields[2] if fields[0] & 3 == 3 else None
-    elif vbri:
-        claimed_bytes, claimed = struct.unpack(">II", head[46:54])
-    audio = begin + frame.length if xing or vbri else begin
-    frames, end = _count_frames(file, size, audio, frame.family)
-    short = claimed_bytes is not None and size - begin < claimed_bytes
-    cut = bool(claimed) and frames < (claimed or 0) - (0 if short else 1)
-    if xing and claimed and frames <= claimed + 1:
-        parts: tuple[tuple[Segment, ...], ...] = (((0, size),),)
-    else:
-        parts = ((_counting_header(head[:4], frames, end - audio), (audio, size)),)
-    return Contents("mpeg", parts, problem="cut off" if cut else None, claimed=claimed or None, present=frames)
-
-
-def _first_frame(file: BinaryIO, size: int, start: int) -> int | None:
-    """Where the first of three frames in a row is (or of as many as there are), at most 64 KiB on."""
-    window = _at(file, start, 1 << 16)
-    at = -1
-    while (at := window.find(b"\xff", at + 1)) >= 0:
-        position, family = start + at, None
-        for _ in range(3):
-            frame = _frame(_at(file, position, 4))
-            if frame is None or frame.family != (family or frame.family):
-                break
-            family, position = frame.family, position + frame.length
-            if position >= size:
-                return start + at
-        else:
-            return start + at
-    return None
-
-
-def _count_frames(file: BinaryIO, size: int, position: int, family: tuple[int, int, int]) -> tuple[int, int]:
-    """Complete frames from ``position`` on, tags and junk between them skipped, and where the last one ends."""
-    count, end = 0, position
-    while position < size:
-        head = _at(file, position, 10)
-        frame = _frame(head)
-        if frame is not None and frame.family == family:
-            position += frame.length
-            if position <= size:
-                count, end = count + 1, position
-        elif head[:3] == b"ID3" and len(head) == 10:
-            position = _after_id3(head, position)
-        else:
-            found = _first_frame(file, size, position + 1)
-            if found is None:
-                break
-            position = found
-    return count, end
-
-
-def _counting_header(head: bytes, frames: int, audio_bytes: int) -> bytes:
-    """A Xing frame that counts ``frames``, and one silent frame, for the front of a stream whose count is missing.
-
-    Its LAME tag makes libmpg123 drop exactly the silent frame, so that every sample stays where it was.
-    """
-    low = bytes((0xFF, head[1] | 1, head[2] & 0x0D | 0x90, head[3]))
-    frame = _frame(low)
-    assert frame is not None
-    delay = frame.samples - _DECODER_DELAY
-    trim = (delay << 12 | _DECODER_DELAY).to_bytes(3)
-    tag = struct.pack(">4sIII", b"Xing", 3, frames + 1, audio_bytes + 2 * frame.length)
-    lame = b"LAME3.100" + bytes(12) + trim + bytes(12)
-    first = low + bytes(frame.side) + tag + lame
-    return first.ljust(frame.length, b"\0") + low.ljust(frame.length, b"\0")
