@@ -1,7 +1,7 @@
 """Checkpoints in, tensors out, and no code of the checkpoint's ever runs.
 
-torch files are read with ``weights_only`` and an allow-list of inert stand-ins; what else a pickle asks for is refused by
-name. Declared sizes are compared with the size of the file before anything of that size is allocated.
+torch files are read with ``weights_only`` and an allow-list of inert stand-ins; what else a pickle asks for is refused
+by name. Declared sizes are compared with the size of the file before anything of that size is allocated.
 """
 
 import hashlib
@@ -93,7 +93,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def load_demucs_package(path: Path) -> Package:
-    """Read a Demucs model: ``.th`` as ``demucs.states.serialize_model`` writes, ``.safetensors`` as ``demucs.hf`` reads.
+    """Read a Demucs model: ``.th`` as ``demucs.states.serialize_model`` makes, ``.safetensors`` as ``demucs.hf`` reads.
 
     A file with nothing but named tensors comes back with network None. Raises FileMissing, WeightsError.
     """
@@ -103,7 +103,7 @@ def load_demucs_package(path: Path) -> Package:
             return Package(None, (), {}, tensors, file_sha256(path))
         if "structure" in metadata:
             raise WeightsError(f"{path} holds quantised (diffq) parameters; take the model that is not quantised")
-        held = {"klass": metadata["klass"].rsplit(".", 1)[-1], "state": tensors}
+        held: dict[str, Any] = {"klass": metadata["klass"].rsplit(".", 1)[-1], "state": tensors}
         for key, empty in (("args", "[]"), ("kwargs", "{}")):
             try:
                 held[key] = json.loads(metadata.get(key, empty), object_hook=_fraction_from_json)
@@ -184,7 +184,8 @@ def find_member(folder: Path, signature: str) -> Path:
     actual = file_sha256(found[0])
     if not actual.startswith(promised):
         raise WeightsError(
-            f"{found[0]} is damaged: its sha256 begins with {actual[: len(promised)]} and not {promised}; download it again"
+            f"{found[0]} is damaged: its sha256 begins with {actual[: len(promised)]} and not {promised}; "
+            "download it again"
         )
     return found[0]
 
@@ -248,7 +249,7 @@ def _damaged(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise WeightsError(f"{path} describes more than fits in memory; it is damaged or hostile") from error
     except Exception as error:
-        # Only a piece of torch's message: the rest advises weights_only=False, the one thing not to do with such a file.
+        # Only a piece of torch's message: the rest advises weights_only=False, the one thing not to do here.
         text = str(error).split("WeightsUnpickler error:")[-1].strip()
         asked = re.search(r"(?:GLOBAL|function|NEWOBJ|got) <?(?:class |function |built-in function )?'?([\w.]+)", text)
         if asked and not text.startswith("Unsupported operand"):

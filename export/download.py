@@ -65,7 +65,8 @@ def fetch(source: Source, cache: Path | None = None, progress: Progress | None =
         raise
     except OSError as error:
         raise DownloadError(
-            f"{folder} can't keep {path.name} ({error.strerror or error}); make room or name another folder in ORTSEP_CACHE"
+            f"{folder} can't keep {path.name} ({error.strerror or error}); "
+            "make room or name another folder in ORTSEP_CACHE"
         ) from error
     return path
 
@@ -135,7 +136,7 @@ def _download(source: Source, path: Path, progress: Progress | None) -> None:
             f"{source.url} sent a file with sha256 {actual} where {source.sha256} was expected; it was removed, "
             "so try again later or use --weights PATH"
         )
-    os.replace(part, path)
+    part.replace(path)
     _forget(part)
 
 
