@@ -1,0 +1,84 @@
+"""Where stems go: a file name template, filled so that no two songs of one run meet and none leaves the folder."""
+
+import string
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ortsep.models.errors import UsageError
+from ortsep.stems.manifest import safe_name
+
+TEMPLATE = "{song}/{stem}.{ext}"
+FIELDS = ("song", "stem", "model", "ext")
+
+_MAX_PART_BYTES = 220
+"""Of one part of a path: 255 less the room that a temporary name takes."""
+
+
+def output_paths(
+    template: str, folder: Path, songs: Sequence[Path], stems: Sequence[str], *, model: str, ext: str
+) -> list[dict[str, Path]]:
+    """For each song the file of each stem, under ``folder``.
+
+    Fields: song (the file's name without extension), stem, model, ext. Where a song would write what an earlier one of
+    this run writes (also when only letter case or Unicode normalisation differ), its name becomes ``name (2)``,
+    ``name (3)``, ...: the same songs in the same order give the same paths. Characters that can't be in a file name on
+    every system become ``_``, and names too long for a file system are cut.
+
+    Raises UsageError for a template with other fields, without ``{stem}`` for several stems, without ``{song}`` for
+    several songs, or that leaves the folder.
+    """
+    used = _check_template(template)
+    if len(stems) > 1 and "stem" not in used:
+        raise UsageError(f"the template {template!r} has no {{stem}}, so {len(stems)} stems would be one file; add it")
+    if len(songs) > 1 and "song" not in used:
+        raise UsageError(f"the template {template!r} has no {{song}}, so {len(songs)} songs would meet; add it")
+    taken: set[str] = set()
+    result = []
+    for path in songs:
+        number = 1
+        while True:
+            suffix = "" if number == 1 else f" ({number})"
+            filled = {s: _fill(template, safe_name(path.stem), suffix, s, model, ext) for s in stems}
+            keys = {unicodedata.normalize("NFC", name).casefold() for name in filled.values()}
+            if len(keys) < len(stems):
+                raise UsageError(f"the template {template!r} gives two stems one file; use {TEMPLATE!r}")
+            if not keys & taken:
+                break
+            number += 1
+        taken |= keys
+        result.append({stem: folder / name for stem, name in filled.items()})
+    return result
+
+
+def _check_template(template: str) -> set[str]:
+    try:
+        parsed = [(text, field, spec, how) for text, field, spec, how in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise UsageError(f"the template {template!r} can't be read ({error}); use {TEMPLATE!r}") from None
+    fields = [(field, spec, how) for _, field, spec, how in parsed if field is not None]
+    for field, spec, how in fields:
+        if field not in FIELDS or spec or how:
+            raise UsageError(
+                f"the template {template!r} has an unknown field; use {{song}}, {{stem}}, {{model}}, {{ext}}"
+            )
+    literal = "".join(text.replace("\\", "/") + ("" if field is None else "x") for text, field, _, _ in parsed)
+    parts = literal.split("/")
+    if any(part in ("", ".", "..") or part != safe_name(part) for part in parts):
+        raise UsageError(f"the template {template!r} is no relative path of plain names; use {TEMPLATE!r}")
+    return {field for field, _, _ in fields}
+
+
+def _fill(template: str, song: str, suffix: str, stem: str, model: str, ext: str) -> str:
+    """The relative path, with the song's name cut where a part of the path would be too long."""
+    fields: Mapping[str, str] = {"stem": safe_name(stem), "model": safe_name(model), "ext": ext}
+    while True:
+        # Separators in names are gone by now, so every "/" here is the template's own.
+        parts = template.replace("\\", "/").format(song=song + suffix, **fields).split("/")
+        parts = [safe_name(part) for part in parts]
+        over = max(len(part.encode("utf-8")) for part in parts) - _MAX_PART_BYTES
+        if over <= 0:
+            return "/".join(parts)
+        if len(song) <= 1:
+            raise UsageError(f"the template {template!r} gives names longer than a file system allows; shorten it")
+        song = song.encode("utf-8")[:-over].decode("utf-8", "ignore").rstrip(". ") or "_"
