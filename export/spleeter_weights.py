@@ -157,7 +157,8 @@ def random_variables(stems: int, seed: int) -> dict[str, Array]:
             fan_in = shape[0] * shape[1] * shape[2]
             if "transpose" in name:  # each output sees a quarter of a stride-2 kernel
                 fan_in = shape[0] * shape[1] * shape[3] // 4
-            value = rng.standard_normal(shape) / np.sqrt(fan_in) / (16 if shape[2:] == (2, 16) else 1)
+            gain = {(5, 5, 2, 16): 1 / 16, (4, 4, 1, 2): 3.0}.get(shape, 1.0)
+            value = rng.standard_normal(shape) * gain / np.sqrt(fan_in)
         elif name.endswith(("gamma", "moving_variance")):
             value = rng.uniform(0.5, 1.5, shape)
         else:
