@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.export.graph import Graph
-from ortsep.export.spleeter_weights import EPSILON, Conv, Norm, UNet
-
-FRAMES = 512
+from ortsep.export.spleeter_weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
 
 F32 = npt.NDArray[np.float32]
 PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -83,43 +81,35 @@ def _mask_logits(g: Graph, x: str, up: Conv, norm: Norm, mask: Conv, activation:
     return g.op("DepthToSpace", y, blocksize=2, mode="DCR")
 
 
-def spleeter_unet(g: Graph, x: str, net: UNet, bins: int, conv_activation: str, deconv_activation: str) -> str:
-    """One stem's network: magnitudes [B, 2, bins, 512] to the logits of its mask, of the same shape.
-
-    ``bins`` is a multiple of 64. Activations: ``LeakyReLU`` (slope 0.2), ``ReLU`` or ``ELU``.
-    """
+def spleeter_unet(g: Graph, x: str, net: UNet, architecture: Architecture) -> str:
+    """One stem's network: magnitudes [B, 2, bins, 512], bins a multiple of 64, to its mask's logits of that shape."""
     skips: list[str] = []
     y = x
     for i, conv in enumerate(net.down):
         skips.append(g.conv(y, _onnx(conv.kernel), conv.bias, stride=[2, 2], pads=SAME_STRIDED))
         if i < len(net.down_norms):
-            y = _activate(g, _normalise(g, skips[-1], net.down_norms[i]), conv_activation)
+            y = _activate(g, _normalise(g, skips[-1], net.down_norms[i]), architecture.conv_activation)
     y = skips.pop()
-    size = len(net.down)
+    size, activation = len(net.down), architecture.deconv_activation
     for i in range(5):
-        scale = 1 << (size - i)
-        y = _upsample(g, y, net.up[i], net.up_norms[i], deconv_activation, bins // scale, FRAMES // scale)
+        bins, frames = architecture.bins >> (size - i), FRAMES >> (size - i)
+        y = _upsample(g, y, net.up[i], net.up_norms[i], activation, bins, frames)
         y = g.concat([skips.pop(), y], 1)
-    return _mask_logits(g, y, net.up[5], net.up_norms[5], net.mask, deconv_activation)
+    return _mask_logits(g, y, net.up[5], net.up_norms[5], net.mask, activation)
 
 
-def spleeter_graph(
-    name: str, nets: Sequence[UNet], bins: int, conv_activation: str, deconv_activation: str, softmax: bool
-) -> Graph:
-    """All stems' networks: ``magnitude`` [B, 2, bins, 512] to ``stem_magnitudes`` [B, S, 2, bins, 512].
-
-    Masks are sigmoids, or with ``softmax`` a softmax over the stems.
-    """
+def spleeter_graph(name: str, nets: Sequence[UNet], architecture: Architecture) -> Graph:
+    """All stems' networks: ``magnitude`` [B, 2, bins, 512] to ``stem_magnitudes`` [B, S, 2, bins, 512]."""
     g = Graph(name)
-    shape = (2, bins, FRAMES)
+    shape = (2, architecture.bins, FRAMES)
     x = g.input("magnitude", ["B", *shape])
     masks = []
     for k, net in enumerate(nets):
-        logits = spleeter_unet(g.scope(f"stem{k}"), x, net, bins, conv_activation, deconv_activation)
-        masks.append(logits if softmax else g.op("Sigmoid", logits))
+        logits = spleeter_unet(g.scope(f"stem{k}"), x, net, architecture)
+        masks.append(logits if architecture.softmax else g.op("Sigmoid", logits))
     g.scope("")
     scale = x
-    if softmax:
+    if architecture.softmax:
         # five times as fast as Softmax, which over an axis that is not the last one works on a transposed copy
         largest = g.op("Max", *masks)
         masks = [g.op("Exp", g.sub(mask, largest)) for mask in masks]

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.export.spleeter_weights import EPSILON, Conv, Norm, UNet
+from ortsep.export.spleeter_weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
 
-N_FFT, HOP, FRAMES = 4096, 1024, 512
+N_FFT, HOP = 4096, 1024
 RATIO_EPS = 1e-10
 
 F64 = npt.NDArray[np.float64]
 C128 = npt.NDArray[np.complex128]
+Complexes = npt.NDArray[np.complexfloating[Any, Any]]
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -67,7 +68,7 @@ def _activate(x: Any, activation: str) -> Any:
     return functional.elu(x) if activation == "ELU" else functional.relu(x)
 
 
-def unet_logits(x: Any, net: UNet, conv_activation: str, deconv_activation: str) -> Any:
+def unet_logits(x: Any, net: UNet, architecture: Architecture) -> Any:
     """One stem's network: torch float64 [B, 2, frames, bins] to the logits of its mask, of the same shape."""
     import torch
 
@@ -76,25 +77,23 @@ def unet_logits(x: Any, net: UNet, conv_activation: str, deconv_activation: str)
     for i, conv in enumerate(net.down):
         skips.append(_conv(y, conv, stride=2))
         if i < 5:
-            y = _activate(_norm(skips[-1], net.down_norms[i]), conv_activation)
+            y = _activate(_norm(skips[-1], net.down_norms[i]), architecture.conv_activation)
     y = skips.pop()
     for conv, norm in zip(net.up, net.up_norms, strict=True):
-        y = _norm(_activate(_deconv(y, conv), deconv_activation), norm)
+        y = _norm(_activate(_deconv(y, conv), architecture.deconv_activation), norm)
         if skips:
             y = torch.cat([skips.pop(), y], 1)
     return _conv(y, net.mask, dilation=2)
 
 
-def network(
-    magnitude: Floats, nets: Sequence[UNet], conv_activation: str, deconv_activation: str, softmax: bool
-) -> F64:
+def network(magnitude: Floats, nets: Sequence[UNet], architecture: Architecture) -> F64:
     """All networks on magnitudes [B, 2, bins, 512]: stem magnitudes [B, S, 2, bins, 512]."""
     import torch
 
     with torch.inference_mode():
         x = _double(np.swapaxes(magnitude, 2, 3))
-        logits = torch.stack([unet_logits(x, net, conv_activation, deconv_activation) for net in nets], 1)
-        masks = torch.softmax(logits, 1) if softmax else torch.sigmoid(logits)
+        logits = torch.stack([unet_logits(x, net, architecture) for net in nets], 1)
+        masks = torch.softmax(logits, 1) if architecture.softmax else torch.sigmoid(logits)
         stems: F64 = (masks * x[:, None]).numpy()
     return np.swapaxes(stems, 3, 4)
 
@@ -122,7 +121,7 @@ def istft(spectrum: C128, samples: int) -> F64:
     return out[:, N_FFT : N_FFT + samples] * (2 / 3)
 
 
-def blocks(spectrum: C128) -> F64:
+def blocks(spectrum: Complexes) -> F64:
     """Magnitudes of [C, F, T] in blocks of 512 frames, the last filled with zeros: [B, C, F, 512]."""
     channels, bins, frames = spectrum.shape
     count = -(-frames // FRAMES)

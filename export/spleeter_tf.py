@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ortsep.export.graph import IR_VERSION
-from ortsep.export.spleeter_weights import DOWN, EPSILON, UP, expected_shapes
+from ortsep.export.spleeter_weights import DOWN, EPSILON, FRAMES, UP, Architecture, expected_shapes
 from ortsep.models.errors import MissingDependency
 
 TF2ONNX_OPSET = 18
@@ -44,16 +43,6 @@ def _tensorflow() -> Any:
             "the reference route for Spleeter needs TensorFlow, which is not installed; pip install 'ortsep[spleeter]'"
         ) from error
     return tensorflow
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What tells Spleeter's models apart, beside their stems: bins, activations, and how the masks are made."""
-
-    bins: int
-    conv_activation: str
-    deconv_activation: str
-    softmax: bool
 
 
 def _variables(tf: Any, stem: int) -> dict[str, Any]:
@@ -82,7 +71,7 @@ def _logits(tf: Any, x: Any, variables: Mapping[str, Any], stem: int, architectu
 
     def deconv(v: Any, index: int) -> Any:
         kernel, bias = layer("conv2d_transpose", 6 * stem + index, "kernel", "bias")
-        frames, bins = architecture_shape(architecture, 5 - index)
+        frames, bins = FRAMES >> (5 - index), architecture.bins >> (5 - index)
         shape = tf.stack([tf.shape(v)[0], frames, bins, UP[index]])
         out = tf.nn.bias_add(tf.nn.conv2d_transpose(v, kernel, shape, 2, "SAME"), bias)
         return tf.ensure_shape(out, [None, frames, bins, UP[index]])
@@ -105,11 +94,6 @@ def _logits(tf: Any, x: Any, variables: Mapping[str, Any], stem: int, architectu
         if skips:
             y = tf.concat([skips.pop(), y], 3)
     return conv(y, 6, 1, 2)
-
-
-def architecture_shape(architecture: Architecture, level: int) -> tuple[int, int]:
-    """Frames and bins after ``level`` halvings."""
-    return 512 >> level, architecture.bins >> level
 
 
 def _restore(tf: Any, session: Any, variables: Mapping[str, Any], source: Path | Mapping[str, Array]) -> None:
@@ -162,7 +146,7 @@ def _convert_stem(prefix: str, stem: int, architecture: Architecture, path: str)
     import tf2onnx
 
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
-        x = tf.compat.v1.placeholder(tf.float32, [None, 512, architecture.bins, 2], "x")
+        x = tf.compat.v1.placeholder(tf.float32, [None, FRAMES, architecture.bins, 2], "x")
         variables = _variables(tf, stem)
         tf.identity(_logits(tf, x, variables, stem, architecture), "y")
         _restore(tf, session, variables, Path(prefix))
@@ -218,7 +202,7 @@ def _join(parts: Sequence[onnx.ModelProto], architecture: Architecture) -> onnx.
         helper.make_node("Mul", ["masks", "x1"], ["stems"]),
         helper.make_node("Transpose", ["stems"], ["stem_magnitudes"], perm=[0, 1, 4, 3, 2]),
     ]
-    shape = [2, architecture.bins, 512]
+    shape = [2, architecture.bins, FRAMES]
     float_info = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,

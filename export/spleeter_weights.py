@@ -1,6 +1,7 @@
 """The variables of a Spleeter checkpoint: their names and shapes, the networks they make, and random ones.
 
-Names are what Keras gave the layers of all stems' U-Nets, built one after the other (spleeter, model/functions/unet.py).
+Names are those that Keras gave the layers of all stems' U-Nets, one after the other (spleeter,
+model/functions/unet.py).
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,29 @@ DOWN = (16, 32, 64, 128, 256, 512)
 """Output channels of the encoder's convolutions (Jansson et al., ISMIR 2017)."""
 UP = (256, 128, 64, 32, 16, 1)
 """Output channels of the decoder's transposed convolutions."""
+FRAMES = 512
+"""Frames of a block, which are one network's input."""
 EPSILON = 1e-3
 """Keras's default for batch normalisation."""
 
+_GAINS: dict[tuple[int, ...], float] = {(5, 5, 2, 16): 1 / 16, (4, 4, 1, 2): 3.0}
 _NOT_WEIGHTS = {"global_step", "beta1_power", "beta2_power"}
 
 F32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What tells Spleeter's models apart beside their stems (spleeter, resources/*.json); weights don't show it.
+
+    Activations: ``LeakyReLU`` (slope 0.2), ``ReLU`` or ``ELU``. Masks are sigmoids, or a softmax over the stems.
+    """
+
+    bins: int
+    conv_activation: str
+    deconv_activation: str
+    softmax: bool
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def _some(names: list[str]) -> str:
 def check(variables: Mapping[str, Array], stems: int, where: str) -> None:
     """Raise WeightsError with the differences unless these are the variables of ``stems`` U-Nets, all finite.
 
-    What an optimiser leaves in a checkpoint of one's own training (step counters, slots like ``.../Adam``) may be there.
+    What an optimiser leaves in a checkpoint of one's own training (counters, slots like ``.../Adam``) may be there.
     """
     shapes = expected_shapes(stems)
     missing = [name for name in shapes if name not in variables]
@@ -157,7 +174,7 @@ def random_variables(stems: int, seed: int) -> dict[str, Array]:
             fan_in = shape[0] * shape[1] * shape[2]
             if "transpose" in name:  # each output sees a quarter of a stride-2 kernel
                 fan_in = shape[0] * shape[1] * shape[3] // 4
-            gain = {(5, 5, 2, 16): 1 / 16, (4, 4, 1, 2): 3.0}.get(shape, 1.0)
+            gain = _GAINS.get(shape, 1.0)
             value = rng.standard_normal(shape) * gain / np.sqrt(fan_in)
         elif name.endswith(("gamma", "moving_variance")):
             value = rng.uniform(0.5, 1.5, shape)

@@ -29,6 +29,7 @@ MAX_ENTRIES = 20_000
 MAX_KEY = 1024
 MAX_RANK = 8
 MAX_SHARDS = 64
+MAX_META = 8 << 20
 
 Array = npt.NDArray[Any]
 Fields = dict[int, list[int | bytes]]
@@ -251,3 +252,15 @@ def read_bundle(prefix: Path) -> dict[str, Array]:
         except _Damage as damage:
             raise WeightsError(f"{path} is damaged: {damage}; fetch the checkpoint again") from damage
     return values
+
+
+def graph_operators(path: Path) -> frozenset[str]:
+    """The operators named in a checkpoint's ``.meta`` (a serialized MetaGraphDef); none where it can't be read."""
+    try:
+        if path.stat().st_size > MAX_META:
+            return frozenset()
+        (graph,) = _messages(_fields(path.read_bytes()), 2)
+        kinds = [node.get(2, [b""])[-1] for node in _messages(graph, 1)]
+    except (OSError, _Damage, ValueError):
+        return frozenset()
+    return frozenset(kind.decode("ascii", "replace") for kind in kinds if isinstance(kind, bytes))
