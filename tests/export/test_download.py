@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.request import Request
 
 import pytest
+
 from ortsep.export import download
 from ortsep.export.download import cache_folder, fetch
 from ortsep.models.catalogue import Source

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle_writer import HEADER, block, entry, field, put, table, varint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,56 +20,6 @@ from ortsep.models.errors import FileMissing, OrtsepError, WeightsError
 SMALL = Path(__file__).parent / "data" / "tf_bundle" / "model"
 INDEX = SMALL.with_name("model.index").read_bytes()
 SHARD = SMALL.with_name("model.data-00000-of-00001").read_bytes()
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value >= 0x80:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, bytes):
-        return varint(number << 3 | 2) + varint(len(value)) + value
-    return varint(number << 3) + varint(value)
-
-
-def entry(shape=(2,), offset=0, size=8, dtype=1, crc=0, shard=0, more=b"") -> bytes:
-    dims = b"".join(field(2, field(1, d)) for d in shape)
-    return (
-        field(1, dtype)
-        + field(2, dims)
-        + field(3, shard)
-        + field(4, offset)
-        + field(5, size)
-        + varint(6 << 3 | 5)
-        + struct.pack("<I", mask(crc))
-        + more
-    )
-
-
-def block(entries: list[tuple[bytes, bytes]], kind: int = 0) -> bytes:
-    body = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in entries)
-    body += struct.pack("<II", 0, 1) + bytes([kind])
-    return body + struct.pack("<I", mask(crc32c(body)))
-
-
-HEADER = (b"", field(1, 1) + field(3, field(1, 1)))
-
-
-def table(entries: list[tuple[bytes, bytes]], kind: int = 0) -> bytes:
-    data = block(entries, kind)
-    index = block([(b"\xff", varint(0) + varint(len(data) - 5))])
-    footer = varint(0) + varint(0) + varint(len(data)) + varint(len(index) - 5)
-    return data + index + footer.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
-
-
-def put(folder: Path, index: bytes, shard: bytes = b"") -> Path:
-    folder.joinpath("model.index").write_bytes(index)
-    folder.joinpath("model.data-00000-of-00001").write_bytes(shard)
-    return folder / "model"
 
 
 def plain_crc(data: bytes) -> int:
@@ -160,7 +111,7 @@ def test_missing_files(tmp_path: Path) -> None:
         read_bundle(tmp_path / "model")
     put(tmp_path, INDEX)
     tmp_path.joinpath("model.data-00000-of-00001").unlink()
-    with pytest.raises(FileMissing, match="lacks its file model.data-00000-of-00001"):
+    with pytest.raises(FileMissing, match=r"lacks its file model\.data-00000-of-00001"):
         read_bundle(tmp_path / "model")
 
 
