@@ -35,7 +35,9 @@ def numpy64(tensor: Any) -> F64:
 def require(ok: bool, what: str) -> None:
     """Refuse a network that the graph does not cover. Raises WeightsError."""
     if not ok:
-        raise WeightsError(f"this Demucs network has {what}, which the exporter doesn't cover; export another checkpoint")
+        raise WeightsError(
+            f"this Demucs network has {what}, which the exporter doesn't cover; export another checkpoint"
+        )
 
 
 def padded(channels: int) -> int:
@@ -155,9 +157,7 @@ def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: in
     return graph.gelu(graph.add(graph.mul(centred, scale), shift))
 
 
-def expand(
-    graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: int
-) -> str:
+def expand(graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: int) -> str:
     """layer_scale * GLU(GroupNorm(conv(g))) for DConv's pointwise convolution H -> 2C, never holding its 2C channels
     before they are normalised; ``g`` as ``compress`` returns it.
 
@@ -252,7 +252,9 @@ def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int], *, gel
     weight, bias = numpy64(conv.weight), numpy64(conv.bias)
     stride = conv.stride[0]
     half, rows, tail = stride // 2, sizes[0], sizes[1:]
-    require(weight.shape[2] == 2 * stride and stride % 2 == 0, "transposed convolutions of another kernel than 2x stride")
+    require(
+        weight.shape[2] == 2 * stride and stride % 2 == 0, "transposed convolutions of another kernel than 2x stride"
+    )
     parts = []
     for first in (0, half):
         phases = np.arange(first, first + half)
