@@ -251,16 +251,18 @@ def _damaged(path: Path) -> Iterator[None]:
     except Exception as error:
         # Only a piece of torch's message: the rest advises weights_only=False, the one thing not to do here.
         text = str(error)
-        asked = re.search(r"GLOBAL ([\w.]+)|function <[a-z- ]*([\w.]+)|add_safe_globals` but got <class '([\w.]+)'", text)
+        asked = re.search(
+            r"GLOBAL ([\w.]+)|function <[a-z- ]*([\w.]+)|add_safe_globals` but got <class '([\w.]+)'", text
+        )
         if asked or "Only persistent_load of storage" in text:
             what = f"asks for {next(filter(None, asked.groups()))}" if asked else "names a class in torch's old format"
             raise WeightsError(
-                f"{path} {what}, which could run code, so ortsep does not load it; take the official file or a .safetensors"
+                f"{path} {what}, which could run code, so ortsep does not load it; "
+                "take the official file or a .safetensors"
             ) from error
         reason = re.sub(r"(?s).*WeightsUnpickler error:|Check the documentation.*", "", text).strip().split("\n")[0]
-        raise WeightsError(
-            f"{path} is damaged or no checkpoint ({reason[:160].rstrip('.') or type(error).__name__}); download it again"
-        ) from error
+        reason = reason[:160].rstrip(".") or type(error).__name__
+        raise WeightsError(f"{path} is damaged or no checkpoint ({reason}); download it again") from error
 
 
 def _bounded(path: Path) -> None:

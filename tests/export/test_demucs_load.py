@@ -18,17 +18,18 @@ from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from demucs.states import load_model
+from safetensors.torch import save_file
+
 from ortsep.export import demucs
 from ortsep.export.demucs import DemucsOriginal, load, narrow
 from ortsep.export.family import Choice
 from ortsep.models.catalogue import Card, Source, catalogue
 from ortsep.models.errors import FileMissing, UsageError, WeightsError
-from safetensors.torch import save_file
 
 STEMS = ("drums", "bass", "vocals")
-CONFIG = {"channels": 8, "depth": 4, "t_layers": 1, "t_heads": 2, "bottom_channels": 16, "dconv_mode": 3, "segment": "3/5"}
-KWARGS: dict[str, Any] = {"sources": list(STEMS), **CONFIG, "segment": Fraction(3, 5)}
-LENGTH = 26460
+CONFIG = {"channels": 8, "depth": 4, "t_layers": 1, "t_heads": 2, "bottom_channels": 16, "segment": "3/10"}
+KWARGS: dict[str, Any] = {"sources": list(STEMS), **CONFIG, "segment": Fraction(3, 10)}
+LENGTH = 13230
 
 
 def make_card(files: int = 1, network: str = "HTDemucs", **arguments: Any) -> Card:
@@ -62,6 +63,15 @@ def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small only lose by sharing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def write(path: Path, model: torch.nn.Module, kwargs: dict[str, Any] | None = None, half: bool = True) -> Path:
     """As demucs.states.serialize_model and save_with_checksum: float16, the hash in the name."""
     state = {k: v.half() if half else v for k, v in model.state_dict().items()}
@@ -88,7 +98,7 @@ def folder(tmp_path: Path, members: list[torch.nn.Module]) -> Path:
 @pytest.fixture(scope="module")
 def mix() -> np.ndarray:
     rng = np.random.default_rng(0)
-    return (rng.standard_normal((2, 2 * LENGTH + 777)) * 0.1 + 0.02).astype(np.float32)
+    return (rng.standard_normal((2, LENGTH + 777)) * 0.1 + 0.02).astype(np.float32)
 
 
 def theirs(model: Any, mix: np.ndarray) -> np.ndarray:
@@ -101,13 +111,15 @@ def theirs(model: Any, mix: np.ndarray) -> np.ndarray:
     return out.numpy()
 
 
-def test_th_is_what_the_package_loads(tmp_path: Path, members: list[torch.nn.Module], mix: np.ndarray) -> None:
+def test_th_is_what_the_package_loads(
+    tmp_path: Path, members: list[torch.nn.Module], mix: np.ndarray, snr: Any
+) -> None:
     path = write(tmp_path / "x.th", members[0])
     original = load(CARD, Choice(path=path))
     model = load_model(path)
     ours = original._full(0)
     assert all(v.dtype == torch.float32 and torch.equal(v, model.state_dict()[k]) for k, v in ours.state_dict().items())
-    np.testing.assert_array_equal(original.separate(mix), theirs(model, mix))
+    assert snr(theirs(model, mix), original.separate(mix)) > 120
 
 
 def test_spec(tmp_path: Path, members: list[torch.nn.Module]) -> None:
@@ -147,57 +159,57 @@ def test_official_file_comes_through_fetch(
     assert asked == [card.sources[1].url]
 
 
-def test_random_is_seeded_and_says_so(mix: np.ndarray) -> None:
+def test_random_is_seeded_and_says_so(mix: np.ndarray, snr: Any) -> None:
     first, again, other = (load(CARD, Choice(seed=seed)) for seed in (3, 3, 4))
     assert first.spec.weights.random and first.spec.weights.source == "random:3"
-    short = mix[:, :LENGTH]
-    np.testing.assert_array_equal(first.separate(short), again.separate(short))
-    assert not np.array_equal(first.separate(short), other.separate(short))
+    short = mix[:, : LENGTH // 2]
+    assert snr(first.separate(short), again.separate(short)) > 120
+    assert snr(first.separate(short), other.separate(short)) < 20
 
 
-def test_safetensors_and_bare_state(tmp_path: Path, members: list[torch.nn.Module], mix: np.ndarray) -> None:
+def test_safetensors_and_bare_state(tmp_path: Path, members: list[torch.nn.Module], mix: np.ndarray, snr: Any) -> None:
     state = {k: v.contiguous() for k, v in members[0].state_dict().items()}
-    kwargs = json.dumps({**KWARGS, "segment": {"_type": "fraction", "numerator": 3, "denominator": 5}})
+    kwargs = json.dumps({**KWARGS, "segment": {"_type": "fraction", "numerator": 3, "denominator": 10}})
     metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": kwargs}
     save_file(state, tmp_path / "sig0.safetensors", metadata)
     torch.save({"state_dict": state}, tmp_path / "bare.pt")
     expected = theirs(members[0], mix)
     for name in ("sig0.safetensors", "bare.pt", ""):
-        np.testing.assert_array_equal(load(CARD, Choice(path=tmp_path / name)).separate(mix), expected)
+        assert snr(expected, load(CARD, Choice(path=tmp_path / name)).separate(mix)) > 120
 
 
 @pytest.mark.parametrize("name", ["", "small.yaml"])
-def test_bag(folder: Path, mix: np.ndarray, name: str) -> None:
+def test_bag(folder: Path, mix: np.ndarray, name: str, snr: Any) -> None:
     original = load(make_card(3, weights=ONE_HOT), Choice(path=folder / name))
     bag = original.spec.bag
     assert [m.file for m in bag] == ["small-drums.onnx", "small-bass.onnx", "small-vocals.onnx"]
     assert [m.weights for m in bag] == [(1, 0, 0), (0, 1, 0), (0, 0, 1)] and [m.rows for m in bag] == [(0,), (1,), (2,)]
     models = [load_model(p) for p in sorted(folder.glob("*.th"))]
-    np.testing.assert_array_equal(original.separate(mix), theirs(BagOfModels(models, ONE_HOT), mix))
+    assert snr(theirs(BagOfModels(models, ONE_HOT), mix), original.separate(mix)) > 120
 
 
-def test_bag_without_yaml_or_weights(folder: Path, mix: np.ndarray) -> None:
+def test_bag_without_yaml_or_weights(folder: Path, mix: np.ndarray, snr: Any) -> None:
     (folder / "small.yaml").unlink()
     original = load(make_card(3), Choice(path=folder))
     assert [m.file for m in original.spec.bag] == ["small-1.onnx", "small-2.onnx", "small-3.onnx"]
     assert all(m.rows == (0, 1, 2) and m.weights == (1, 1, 1) for m in original.spec.bag)
     models = [load_model(p) for p in sorted(folder.glob("*.th"))]
-    np.testing.assert_array_equal(original.separate(mix), theirs(BagOfModels(models), mix))
+    assert snr(theirs(BagOfModels(models), mix), original.separate(mix)) > 120
 
 
-def test_a_subset_of_stems_needs_only_its_members(folder: Path, mix: np.ndarray) -> None:
+def test_a_subset_of_stems_needs_only_its_members(folder: Path, mix: np.ndarray, snr: Any) -> None:
     card = make_card(3, weights=ONE_HOT)
     whole = load(card, Choice(path=folder)).separate(mix)
     one = load(card, Choice(path=folder, stems=("vocals",)))
     assert one.spec.bag == () and one.spec.stems == ("vocals",) and len(one._parts) == 1
-    np.testing.assert_array_equal(one.separate(mix), whole[2:])
+    assert snr(whole[2:], one.separate(mix)) > 120
     two = load(card, Choice(path=folder, stems=("vocals", "drums")))
     assert two.spec.stems == ("drums", "vocals")
     assert [(m.file, m.weights, m.rows) for m in two.spec.bag] == [
         ("small-drums.onnx", (1, 0), (0,)),
         ("small-vocals.onnx", (0, 1), (1,)),
     ]
-    np.testing.assert_array_equal(two.separate(mix), whole[[0, 2]])
+    assert snr(whole[[0, 2]], two.separate(mix)) > 120
     with pytest.raises(UsageError, match="'piano'"):
         load(card, Choice(path=folder, stems=("piano",)))
 
@@ -213,7 +225,7 @@ def _joined(original: DemucsOriginal, member: int, inputs: dict[str, Any]) -> np
 def test_network_is_the_original_forward_in_float64(snr: Any, mix: np.ndarray) -> None:
     original = load(CARD, Choice(seed=1))
     inputs = original.example(0, mix)
-    assert inputs["mix"].shape == (1, 2, LENGTH) and inputs["spectrum"].shape == (1, 4, 2048, 26)
+    assert inputs["mix"].shape == (1, 2, LENGTH) and inputs["spectrum"].shape == (1, 4, 2048, 13)
     spectrum = original.transform(inputs["mix"][0])
     assert spectrum is not None
     np.testing.assert_array_equal(inputs["spectrum"][0, 0::2], spectrum.real)
@@ -232,7 +244,7 @@ def test_members_give_only_their_stems(folder: Path, snr: Any, mix: np.ndarray) 
     original = load(card, Choice(path=folder))
     inputs = original.example(1, mix)
     out = original.network(1, inputs)
-    assert out["stems"].shape == (1, 1, 2, LENGTH) and out["stem_spectra"].shape == (1, 1, 4, 2048, 26)
+    assert out["stems"].shape == (1, 1, 2, LENGTH) and out["stem_spectra"].shape == (1, 1, 4, 2048, 13)
     with torch.no_grad():
         whole = original._full(1).double()(torch.from_numpy(inputs["mix"]).double())[0].numpy()
     assert snr(whole[1:2], _joined(original, 1, inputs)) > 110
@@ -241,10 +253,10 @@ def test_members_give_only_their_stems(folder: Path, snr: Any, mix: np.ndarray) 
 @pytest.mark.parametrize(
     ("network", "kwargs"),
     [
-        (HTDemucs, {"channels": 8, "t_layers": 1, "t_heads": 2, "bottom_channels": 16, "segment": Fraction(3, 5)}),
-        (HDemucs, {"channels": 8}),
-        (HDemucs, {"channels": 8, "multi_freqs": [0.25, 0.5]}),
-        (Demucs, {"channels": 8}),
+        (HTDemucs, {**CONFIG, "segment": Fraction(3, 10)}),
+        (HDemucs, {"channels": 4}),
+        (HDemucs, {"channels": 4, "multi_freqs": [0.25, 0.5]}),
+        (Demucs, {"channels": 4}),
     ],
 )
 def test_narrowing_any_network(network: Any, kwargs: dict[str, Any], snr: Any) -> None:
@@ -260,7 +272,7 @@ def test_transform_is_the_stft_that_the_spec_describes(snr: Any, mix: np.ndarray
     original = load(CARD, Choice(seed=0))
     stft = original.spec.stft
     assert stft is not None
-    wave = mix[:, :20_001]
+    wave = mix[:, :10_001]
     frames = -(-wave.shape[1] // stft.hop)
     right = stft.pad_right + frames * stft.hop - wave.shape[1]
     padded = np.pad(wave.astype(np.float64), ((0, 0), (stft.pad_left, right)), mode=stft.pad_mode)
@@ -281,13 +293,13 @@ def test_transform_is_the_stft_that_the_spec_describes(snr: Any, mix: np.ndarray
 
 
 @pytest.mark.parametrize(("network", "length"), [(HDemucs, 44 * 44100), (Demucs, 44 * 44100)])
-def test_version_3_loads(tmp_path: Path, network: Any, length: int, mix: np.ndarray) -> None:
+def test_version_3_loads(tmp_path: Path, network: Any, length: int, mix: np.ndarray, snr: Any) -> None:
     kwargs = {"sources": list(STEMS), "channels": 4}
     path = write(tmp_path / "x.th", sizeable(network(**kwargs), 2), kwargs)
     original = load(make_card(1, network.__name__, segment=44, config={"channels": 4}), Choice(path=path))
     assert original.spec.chunks is not None and original.spec.chunks.length == length
     assert original.spec.domain == ("waveform" if network is Demucs else "hybrid")
-    np.testing.assert_array_equal(original.separate(mix), theirs(load_model(path), mix))
+    assert snr(theirs(load_model(path), mix), original.separate(mix)) > 120
     if network is Demucs:
         assert original.transform(mix) is None and original.spec.stft is None
         assert original.network(0, {"mix": mix[None]})["stems"].shape == (1, 3, *mix.shape)
@@ -334,7 +346,9 @@ def test_parameters_that_are_not_numbers(tmp_path: Path) -> None:
     _refused(CARD, write(tmp_path / "x.th", model), f"not numbers in {name}")
 
 
-@pytest.mark.parametrize("odd", [{"hybrid_old": True}, {"hybrid": False}, {"cac": False}, {"norm_starts": 0}])
+@pytest.mark.parametrize(
+    "odd", [{"hybrid_old": True}, {"hybrid": False}, {"cac": False}, {"norm_starts": 0, "norm_groups": 2}]
+)
 def test_old_experiments_are_refused(tmp_path: Path, odd: dict[str, Any]) -> None:
     kwargs = {"sources": list(STEMS), "channels": 4, "nfft": 4096, **odd}
     path = write(tmp_path / "x.th", HDemucs(**kwargs), kwargs)
@@ -381,5 +395,5 @@ def test_cards_agree_with_the_package() -> None:
     for card in cards:
         bag = yaml.safe_load((REMOTE_ROOT / f"{card.name}.yaml").read_text())
         assert [urls[signature] for signature in bag["models"]] == [source.url for source in card.sources]
-        assert bag.get("weights") == card.arguments.get("weights") and bag.get("segment") == card.arguments.get("segment")
+        assert all(bag.get(key) == card.arguments.get(key) for key in ("weights", "segment"))
         assert all(s.sha256.startswith(s.url[-11:-3]) and len(s.sha256) == 64 for s in card.sources)
