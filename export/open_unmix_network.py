@@ -59,7 +59,7 @@ def shape_of(state: Mapping[str, Any], where: str) -> Shape:
     return shape
 
 
-class Network(nn.Module):  # type: ignore[misc]  # torch is untyped here
+class Network(nn.Module):
     """One target's network, with the parameter names of ``openunmix.model.OpenUnmix``."""
 
     def __init__(self, shape: Shape) -> None:
