@@ -177,7 +177,7 @@ def test_transient_errors_are_tried_again_and_others_not(server: _Server, tmp_pa
     assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path).read_bytes() == DATA
     server.requests.clear()
     server.fail_with = [404]
-    with pytest.raises(DownloadError, match=r"404|Not Found"):
+    with pytest.raises(DownloadError, match="404"):
         fetch(Source(f"{server.url}/n.th", SHA), tmp_path)
     assert len(server.requests) == 1
 
