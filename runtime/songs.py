@@ -29,7 +29,7 @@ Seconds = Callable[[float, float], None]
 class Files:
     """Where songs are read and stems written. Times in seconds, ``rate`` in Hz (None: the song's)."""
 
-    output: Path = Path("separated")
+    output: str | Path = "separated"
     template: str = "{model}/{song}/{stem}.{ext}"
     format: str = "wav"
     subtype: str | None = None
@@ -115,7 +115,7 @@ def places(separator: Separator, songs: Sequence[str | Path], files: Files, opti
     """For each song the file of each stem; two songs of one name get different ones. Raises UsageError."""
     names, spec = separator.names(options), separator.spec
     paths = [Path(song) for song in songs]
-    return output_paths(files.template, files.output, paths, names, model=folder_name(spec.name), ext=files.format)
+    return output_paths(files.template, Path(files.output), paths, names, model=folder_name(spec.name), ext=files.format)
 
 
 def separate_file(
