@@ -181,16 +181,8 @@ class Builder:
         n = self.rms_norm(x, g.const(self.get(f"{a}.norm.gamma")))
         out = g.linear(self.attention(n, a, positions), self.get(f"{a}.to_out.0.weight"))
         gamma = g.const(self.get(f"{f}.0.gamma"))
-        if self.portable:
-            x = g.add(x, out)
-            n = self.rms_norm(x, gamma)
-            h = g.gelu(g.linear(n, self.get(f"{f}.1.weight"), self.get(f"{f}.1.bias")))
-        else:
-            n, _, _, x = g.ops(
-                "SkipSimplifiedLayerNormalization", out, x, gamma, outputs=4, domain=MICROSOFT, epsilon=1e-24
-            )
-            h = g.linear(n, self.get(f"{f}.1.weight"))
-            h = g.op("BiasGelu", h, g.const(self.get(f"{f}.1.bias")), domain=MICROSOFT)
+        x = g.add(x, out)
+        h = g.gelu(g.linear(self.rms_norm(x, gamma), self.get(f"{f}.1.weight"), self.get(f"{f}.1.bias")))
         return g.add(g.linear(h, self.get(f"{f}.4.weight"), self.get(f"{f}.4.bias")), x)
 
     def attention(self, n: str, name: str, positions: str) -> str:
@@ -243,19 +235,23 @@ class Builder:
             "freq": (g.ints(-1, f, channels), g.concat([any_, frames, bins, wide], 0), bins),
         }
         order = ("time", "freq") if arch.new else ("freq", "time")
-        x = g.transpose(x, *((0, 3, 2, 1) if order[0] == "time" else (0, 2, 3, 1)))
+        # Tokens as [B, T, F, C]. The reshape keeps ONNX Runtime from making one slow transpose of this and the next.
+        x = g.op("Reshape", g.transpose(g.reshape(x, 0, channels, -1), 0, 2, 1), runs["freq"][1])
+        at_hand = "freq"
         for i in range(arch.n_rope):
             for kind in order:
                 inside, outside, positions = runs[kind]
-                if i or kind != order[0]:
-                    x = g.transpose(x, 0, 2, 1, 3)
+                if kind != at_hand:
+                    x, at_hand = g.transpose(x, 0, 2, 1, 3), kind
                 x = g.op("Reshape", x, inside)
                 y = self.transformer(x, f"bottleneck.rope_blocks.{i}.{kind}_transformer", positions)
                 x = g.op("Reshape", y if arch.new else g.add(y, x), outside)
         g.scope("bottleneck")
         if arch.new:
             x = self.rms_norm(x, g.const(self.get("bottleneck.final_norm.gamma")))
-        return g.transpose(x, *((0, 3, 1, 2) if order[1] == "freq" else (0, 3, 2, 1)))
+        if at_hand == "time":
+            x = g.transpose(x, 0, 2, 1, 3)
+        return g.transpose(x, 0, 3, 1, 2)
 
     # -- the whole ------------------------------------------------------------------------------------------------
 
@@ -265,8 +261,8 @@ class Builder:
         c = 2 * arch.audio_channels
         x = g.input("spectrum", ["B", c, arch.freq_dim, "T"])
         # [B, c, bands * F, T] -> [B, (bands, c), T, F]
-        x = g.transpose(g.reshape(x, 0, c, bands, band, -1), 0, 2, 1, 4, 3)
-        x = g.reshape(x, 0, c * bands, -1, band)
+        x = g.transpose(g.reshape(x, 0, c, bands, band, -1), 0, 2, 1, 3, 4)
+        x = g.transpose(g.reshape(x, 0, c * bands, band, -1), 0, 1, 3, 2)
         at = [lanes((i + 1) * arch.G, bands) for i in range(arch.n_enc + 1)]
         g.scope("first_conv")
         x = self.grouped(x, "first_conv", lanes(c * bands, bands, 1), at[0])
@@ -287,7 +283,8 @@ class Builder:
             source = target
         x = self.head(x, source, rows)
         # [B, (bands, S * c), T, F] -> [B, S, c, bands * F, T]
-        x = g.transpose(g.reshape(x, 0, bands, len(rows) * c, -1, band), 0, 2, 1, 4, 3)
+        x = g.reshape(g.transpose(x, 0, 1, 3, 2), 0, bands, len(rows) * c, band, -1)
+        x = g.transpose(x, 0, 2, 1, 3, 4)
         x = g.reshape(x, 0, len(rows), c, arch.freq_dim, -1)
         g.output(x, "masks", ["B", len(rows), c, arch.freq_dim, "T"])
         return g.model()
