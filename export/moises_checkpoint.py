@@ -62,14 +62,14 @@ class Architecture:
         """Arguments for the package's class, of 0.1.5 for both generations."""
         kwargs = asdict(self)
         transformer = {name: kwargs.pop(name) for name in TRANSFORMER}
-        dropouts = {name: 0.0 for name in ("attn_dropout", "proj_dropout", "ff_dropout")}
+        dropouts = dict.fromkeys(("attn_dropout", "proj_dropout", "ff_dropout"), 0.0)
         del kwargs["new"]
         kwargs |= {"sources": list(self.sources), "win_size": self.n_fft, "use_mask": True, "norm_name": "BatchNorm"}
         return {**kwargs, "transformer_params": {**transformer, **dropouts, "flash_attn": False}}
 
 
 TRANSFORMER = ("heads", "dim_head", "ff_mult")
-SIZES = tuple(f.name for f in fields(Architecture) if f.name not in ("new", "sources", "hop_size", "normalized"))
+TELLING = tuple(f.name for f in fields(Architecture) if f.name not in ("new", "sources"))
 LEGACY = {"new": False, "bn_factor": 4, "edge_kernel_size": 1}
 
 
@@ -174,7 +174,8 @@ def sizes(shapes: Mapping[str, Shape], where: str) -> Architecture:
 
     new = "bottleneck.final_norm.gamma" in shapes or "final_conv.weight" in shapes
     try:
-        first, final = shapes["first_conv.conv.weight"], shapes["final_conv.weight" if new else "final_conv.conv.weight"]
+        first = shapes["first_conv.conv.weight"]
+        final = shapes["final_conv.weight" if new else "final_conv.conv.weight"]
         small, band = shapes["bottleneck.split_merge.tdf.fc1.weight"]
         block = "bottleneck.rope_blocks.0.time_transformer.layers.0"
         heads, deep = shapes[f"{block}.0.to_gates.weight"]
@@ -182,12 +183,14 @@ def sizes(shapes: Mapping[str, Shape], where: str) -> Architecture:
         head = shapes.get("source_head.weight")
         stems = head[0] // first[1] if head else 1
         freq_dim = band * bands
-        bins = freq_dim + shapes["freq_pad"][2] if "freq_pad" in shapes else 3073
+        n_fft = shapes.get("stft_window", (6144,))[0]
+        if "freq_pad" in shapes:
+            n_fft = 2 * (freq_dim + shapes["freq_pad"][2] - 1)
         return Architecture(
             new=new,
             sources=tuple(f"stem{i}" for i in range(stems)),
             audio_channels=first[1] // 2,
-            n_fft=2 * (bins - 1),
+            n_fft=n_fft,
             freq_dim=freq_dim,
             n_bands=bands,
             G=first[0],
@@ -227,7 +230,11 @@ def match_preset(arch: Architecture) -> tuple[Card | None, str]:
     gaps = {}
     for card in presets().values():
         preset = of_card(card, arch.new)
-        other = [f"{n} {getattr(arch, n)} for {getattr(preset, n)}" for n in SIZES if _differ(arch, preset, n)]
+        other = [
+            f"{n} {getattr(arch, n)} for {getattr(preset, n)}"
+            for n in TELLING
+            if getattr(arch, n) != getattr(preset, n)
+        ]
         if not other:
             return card, ""
         gaps[card.name] = other
@@ -235,12 +242,8 @@ def match_preset(arch: Architecture) -> tuple[Card | None, str]:
     return None, f"it differs from {nearest} of {arch.generation} in {', '.join(gaps[nearest])}"
 
 
-def _differ(a: Architecture, b: Architecture, name: str) -> bool:
-    return bool(getattr(a, name) != getattr(b, name))
-
-
 def configured(arch: Architecture, config: Mapping[str, Any], where: str) -> Architecture:
-    """``arch`` with what shapes don't tell taken from the constructor's arguments. Raises WeightsError if they clash."""
+    """``arch`` with what shapes don't tell from the constructor's arguments. Raises WeightsError if they clash."""
     given = {k: v for k, v in config.items() if k != "transformer_params"}
     given |= {k: v for k, v in dict(config.get("transformer_params") or {}).items() if "dropout" not in k}
     given.pop("flash_attn", None)
@@ -257,10 +260,134 @@ def configured(arch: Architecture, config: Mapping[str, Any], where: str) -> Arc
             raise WeightsError(
                 f"{where} names {len(given['sources'])} sources and the checkpoint has {len(arch.sources)}"
             )
-    free = ("sources", "hop_size", "normalized", "act_name", "n_fft")
+    free = ("sources", "hop_size", "normalized", "act_name")
     wrong = [f"{n} {v!r} for {getattr(arch, n)!r}" for n, v in given.items() if n not in free and v != getattr(arch, n)]
     if wrong:
         raise WeightsError(f"{where} does not fit the checkpoint: {', '.join(wrong)} by its shapes")
     if given.get("act_name", "ReLU") not in ACTIVATIONS:
         raise WeightsError(f"{where} has act_name {given['act_name']!r}; it is one of {', '.join(ACTIVATIONS)}")
     return replace(arch, **given)
+
+
+# -- finding the network in a training framework's file ---------------------------------------------------------------
+
+ANCHOR = "first_conv.conv.weight"
+AVERAGED = re.compile(r"(?<![a-z])(ema|shadow|averaged?|swa)(?![a-z])")
+SETTINGS = ("hyper_parameters", "hparams", "config", "args", "kwargs", "model")
+
+
+def networks(held: Mapping[str, Any], path: str = "") -> dict[str, State]:
+    """Every Moises-Light in nested mappings of tensors, by where it lies: keys of mappings, then the names' prefix."""
+    names = [k for k in held if isinstance(k, str)]
+    prefixes = sorted((n.removesuffix(ANCHOR) for n in names if n.endswith(ANCHOR)), key=len, reverse=True)
+    found: dict[str, State] = {}
+    taken: set[str] = set()
+    for prefix in prefixes:
+        own = [n for n in names if n.startswith(prefix) and n not in taken and hasattr(held[n], "shape")]
+        taken |= set(own)
+        found[path + prefix] = {n.removeprefix(prefix): _array(held[n]) for n in own}
+    for name in names:
+        if isinstance(held[name], Mapping) and path.count("/") < 4:
+            found |= networks(held[name], f"{path}{name}/")
+    return dict(sorted(found.items()))
+
+
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    tensor = tensor.detach().cpu()
+    array: npt.NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array
+
+
+def pick(found: Mapping[str, State], where: str) -> tuple[State, str]:
+    """The one network that a checkpoint means, and what to tell: of a model and its moving average the average.
+
+    An average that leaves BatchNorm's statistics out takes them from the model. Raises WeightsError for a choice that
+    the names don't settle.
+    """
+    averaged = [n for n in found if AVERAGED.search(n.lower())]
+    raw = [n for n in found if n not in averaged]
+    if len(averaged) == 1 and raw:
+        buffers = {k: v for k, v in found[raw[0]].items() if k not in found[averaged[0]]}
+        lent = ", with the statistics of " + repr(raw[0]) if any(".running_" in k for k in buffers) else ""
+        if len(raw) == 1 or not lent:
+            return {**buffers, **found[averaged[0]]}, f"took the moving average {averaged[0]!r}{lent}"
+    first = next(iter(found))
+    if all(_same(found[first], state) for state in found.values()):
+        return found[first], f"took the parameters under {first!r}" if first else ""
+    raise WeightsError(
+        f"{where} holds {len(found)} different networks, under {', '.join(map(repr, found))}; "
+        "save the one that is meant to a file of its own"
+    )
+
+
+def _same(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def settings(held: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """The constructor's arguments that a training framework stored beside the parameters, as far as there are any."""
+    known = {f.name for f in fields(Architecture)} - {"new"} | {"use_mask", "norm_name", "win_size"}
+    out = {k: v for k, v in held.items() if k in known and isinstance(v, str | int | float | list | tuple)}
+    for key in SETTINGS:
+        inner = held.get(key)
+        if isinstance(inner, Mapping) and depth < 3 and not any(hasattr(v, "shape") for v in inner.values()):
+            out |= settings(inner, depth + 1)
+    return out
+
+
+def recognise(held: Mapping[str, Any], where: str, config: Mapping[str, Any] | None = None) -> Found:
+    """Find the network in a loaded checkpoint and say what it is. ``where`` names the file in messages.
+
+    ``config``: the constructor's arguments, needed for a model that is no preset. Stems that nothing names are called
+    ``stem0``... Raises WeightsError for a foreign, damaged or ambiguous checkpoint.
+    """
+    found = networks(held)
+    if not found:
+        names = [f"{k}" for k in held][:4]
+        raise WeightsError(
+            f"{where} is not a Moises-Light: no name ends in {ANCHOR} (it holds {', '.join(names) or 'nothing'}...); "
+            "take a checkpoint of the package moises-light"
+        )
+    state, told = pick(found, where)
+    shapes = {name: tuple(map(int, array.shape)) for name, array in state.items()}
+    arch = sizes(shapes, where)
+    freqs = [n for n in parameters(arch) if n.endswith("rotary_embed.freqs")]
+    for name in freqs:  # not learned, and left out by some averages
+        state.setdefault(name, 10000.0 ** (-np.arange(0, arch.dim_head, 2) / arch.dim_head).astype(np.float32))
+    shapes |= {name: tuple(map(int, state[name].shape)) for name in freqs}
+    want = parameters(arch)
+    if not any(".running_mean" in name for name in shapes):
+        raise WeightsError(f"{where} has no BatchNorm statistics; models with another norm_name can't be exported")
+    if gap := differences(shapes, want):
+        raise WeightsError(f"{where} is not a whole Moises-Light of {arch.generation}: {gap}; save it again")
+    state = {name: state[name] for name in (*want, *(n for n in ("stft_window",) if n in state))}
+    if bad := [n for n, array in state.items() if not np.isfinite(array).all()]:
+        raise WeightsError(f"{where} has values in {bad[0]} that are not finite; take an earlier checkpoint")
+    if (window := state.pop("stft_window", None)) is not None:
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(arch.n_fft) / arch.n_fft)
+        if window.shape != hann.shape or np.abs(window - hann).max() > 1e-5:
+            raise WeightsError(
+                f"{where} has a window that is not Hann's of {arch.n_fft} samples, the only one exported"
+            )
+    stored = settings(held)
+    if config is not None:
+        arch = configured(arch, config, "the configuration")
+    elif stored:
+        arch = configured(arch, stored, f"{where} in its settings")
+    card, gap = match_preset(arch)
+    if card is None and config is None and len({"G", "hop_size"} & set(stored)) < 2:
+        raise WeightsError(f"{where} is no preset: {gap}; give the constructor's arguments with --config FILE")
+    what = f"{card.name} of moises-light {arch.generation}" if card else f"no preset: {gap}"
+    return Found(arch, card, state, tuple(filter(None, (f"recognised {what}", told, _unnamed_average(held)))))
+
+
+def _unnamed_average(held: Mapping[str, Any]) -> str:
+    """Averages stored as a list of tensors can't be matched with names."""
+    for name, value in held.items():
+        inner = value.values() if isinstance(value, Mapping) else [value]
+        lists = any(isinstance(v, list | tuple) and v and hasattr(v[0], "shape") for v in inner)
+        if isinstance(name, str) and AVERAGED.search(name.lower()) and lists:
+            return f"left aside the average {name!r}, whose tensors have no names"
+    return ""

@@ -1,7 +1,7 @@
-"""The Moises-Light network as an ONNX graph, built from its architecture and parameters; both generations of the package.
+"""The Moises-Light network as an ONNX graph, built from its architecture and parameters, for both generations.
 
-Layout: activations are [B, C, T, F] with the band's F bins innermost, so that the linear layers over frequency are plain
-products, strided frames are whole rows, and convolutions have long rows at every depth. BatchNorm is folded in float64.
+Layout: activations are [B, C, T, F] with the band's F bins innermost, so that the linear layers over frequency are
+plain products, strided frames whole rows, and a convolution's rows long at every depth. BatchNorm is folded in float64.
 Channels of a band are padded with zeros, or bands merged, until a group is a multiple of 16 channels wide: ONNX Runtime
 has a blocked kernel for those, twice as fast as its im2col even with the products by zero. Between the upsamplings and
 downsamplings of the U-Net stand the transformers, on tokens [sequences, positions, channels].
@@ -68,7 +68,8 @@ def widen(weight: F64, source: Lanes, target: Lanes) -> tuple[F64, int]:
     if source.groups != target.groups or source.width % BLOCK or target.width % BLOCK:
         return dense, 1
     o, i = target.width, source.width
-    return np.concatenate([dense[g * o : (g + 1) * o, g * i : (g + 1) * i] for g in range(source.groups)]), source.groups
+    parts = [dense[g * o : (g + 1) * o, g * i : (g + 1) * i] for g in range(source.groups)]
+    return np.concatenate(parts), source.groups
 
 
 def spread(values: F64, target: Lanes) -> F64:
@@ -153,12 +154,12 @@ class Builder:
         return self.act(self.graph.conv(x, dense, spread(bias, target), stride=[2, 1]))
 
     def up(self, x: str, name: str, source: Lanes, target: Lanes) -> str:
-        """Transposed convolution (1, 2) of stride (1, 2): a 1x1 convolution to even and odd frames, then interleaved."""
+        """Transposed convolution (1, 2) of stride (1, 2): a 1x1 convolution to even and odd frames, interleaved."""
         g = self.graph.scope(name)
         scale, shift = self.norm(f"{name}.bn")
         weight = self.get(f"{name}.conv.weight")[:, :, 0].transpose(1, 2, 0) * scale[:, None, None]  # [out, 2, in]
         dense = np.zeros((target.total, 2, source.total))
-        dense[np.ix_(target.index.reshape(-1), [0, 1], source.index.reshape(-1))] = weight
+        dense[np.ix_(target.index.reshape(-1), np.arange(2), source.index.reshape(-1))] = weight
         bias = np.repeat(spread(self.get(f"{name}.conv.bias") * scale + shift, target), 2)
         x = self.act(g.conv(x, dense.reshape(2 * target.total, source.total, 1, 1), bias))
         f = self.arch.freq_band
@@ -207,13 +208,10 @@ class Builder:
             out = g.op("MatMul", g.op("Softmax", g.op("MatMul", queries, keys), axis=-1), values)
             out = g.transpose(out, 0, 2, 1, 3)
         else:
-            table = [g.const(np.cos(angles)), g.const(np.sin(angles))]
-            zero = g.ints(0)
-            q, k = (
-                g.op("RotaryEmbedding", g.linear(n, w), zero, *table, domain=MICROSOFT, interleaved=1, num_heads=heads)
-                for w in (q, k)
-            )
-            out = g.op("MultiHeadAttention", q, k, g.linear(n, v), domain=MICROSOFT, num_heads=heads)
+            where = [g.ints(0), g.const(np.cos(angles)), g.const(np.sin(angles))]
+            turn: dict[str, Any] = {"domain": MICROSOFT, "interleaved": 1, "num_heads": heads}
+            turned = [g.op("RotaryEmbedding", g.linear(n, w), *where, **turn) for w in (q, k)]
+            out = g.op("MultiHeadAttention", *turned, g.linear(n, v), domain=MICROSOFT, num_heads=heads)
             out = g.reshape(out, 0, 0, heads, d)
         return g.reshape(g.mul(out, g.reshape(gates, 0, 0, heads, 1)), 0, 0, heads * d)
 
@@ -291,7 +289,8 @@ class Builder:
 
     def head(self, x: str, at: Lanes, rows: tuple[int, ...]) -> str:
         """The last convolution with the fan-out to stems, one convolution where nothing stands between the two."""
-        arch, g, bands = self.arch, self.graph.scope("final_conv"), self.arch.n_bands
+        self.graph.scope("final_conv")
+        arch, bands = self.arch, self.arch.n_bands
         c = 2 * arch.audio_channels
         if "source_head.weight" in self.state:
             fan = self.get("source_head.weight")[:, :, 0, 0].reshape(-1, c, c)[list(rows)].reshape(-1, c)
@@ -314,7 +313,7 @@ class Builder:
 def build_graph(
     arch: Architecture, state: State, rows: tuple[int, ...] | None = None, portable: bool = False
 ) -> onnx.ModelProto:
-    """The network between z-scored ``spectrum`` [B, 2C, F, T] and ``masks`` [B, S, 2C, F, T]; any B, T as it was trained.
+    """The network from z-scored ``spectrum`` [B, 2C, F, T] to ``masks`` [B, S, 2C, F, T]; T a multiple of 2^n_enc.
 
     ``rows``: only these stems. ``portable``: operators of the ONNX standard only.
     """

@@ -14,7 +14,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     """Give every floating parameter of ``module`` a value drawn from ``seed`` and the parameter's name, in place.
 
     Weights of two and more dimensions are normal with deviation 1/sqrt(fan_in) (embeddings 0.1), vectors called
-    ``weight`` or ``scale`` uniform in ``SCALES``, biases normal with deviation 0.1. torch's own generator is not used.
+    ``weight``, ``scale`` or ``gamma`` uniform in ``SCALES``, biases normal with deviation 0.1. torch's own generator is not used.
     """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     transposed = {id(m.weight) for m in module.modules() if isinstance(m, nn.ConvTranspose1d | nn.ConvTranspose2d)}
@@ -28,7 +28,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
                 # a transposed convolution's output hears kernel/stride taps, two in Demucs, of every input channel
                 fan_in = 2 * parameter.shape[0] if id(parameter) in transposed else parameter[0].numel()
                 values /= math.sqrt(fan_in)
-            elif name.rsplit(".", 1)[-1] in ("weight", "scale"):
+            elif name.rsplit(".", 1)[-1] in ("weight", "scale", "gamma"):
                 low, high = SCALES
                 values = low + (high - low) * torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
             else:
