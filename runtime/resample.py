@@ -22,8 +22,9 @@ def resample(
     """Resample float32 blocks [C, n] to ``to_rate``: blocks [C, m], together exactly ``samples_out`` a channel.
 
     Sample k of the output is at time k / ``to_rate``: soxr takes its filter's delay off, and the usual rates do not
-    drift (a ratio such as 44100:47999 does, by 3 millionths of a sample a second). Before the first and after the last sample the signal counts as zero. Output beyond ``samples_out`` is dropped; where the
-    input ends early, the rest is the filter's ringing and then zeros. Equal rates pass the blocks through.
+    drift (a ratio such as 44100:47999 does, by 3 millionths of a sample a second). Before the first and after the last
+    sample the signal counts as zero. Output beyond ``samples_out`` is dropped; where the input ends early, the rest is
+    the filter's ringing and then zeros. Equal rates pass the blocks through.
 
     The quality is VHQ: it computes in float64, so that only float32 rounding is left up to 0.2 of the lower rate
     (150 dB; HQ 133 dB), at the same speed. Above, soxr's filter slopes: by 0.0003 dB at 0.4 and 0.007 dB at 0.456 of
