@@ -250,14 +250,18 @@ def _damaged(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path} describes more than fits in memory; it is damaged or hostile") from error
     except Exception as error:
         # Only a piece of torch's message: the rest advises weights_only=False, the one thing not to do here.
-        text = str(error).split("WeightsUnpickler error:")[-1].strip()
-        asked = re.search(r"(?:GLOBAL|function|NEWOBJ|got) <?(?:class |function |built-in function )?'?([\w.]+)", text)
-        if asked and not text.startswith("Unsupported operand"):
+        text = str(error)
+        asked = re.search(
+            r"GLOBAL ([\w.]+)|function <[a-z- ]*([\w.]+)|add_safe_globals` but got <class '([\w.]+)'", text
+        )
+        if asked or "Only persistent_load of storage" in text:
+            what = f"asks for {next(filter(None, asked.groups()))}" if asked else "names a class in torch's old format"
             raise WeightsError(
-                f"{path} asks to run {asked[1]}, which no checkpoint needs and ortsep never does; "
+                f"{path} {what}, which could run code, so ortsep does not load it; "
                 "take the official file or a .safetensors"
             ) from error
-        reason = text.split("\n")[0][:160].rstrip(".") or type(error).__name__
+        reason = re.sub(r"(?s).*WeightsUnpickler error:|Check the documentation.*", "", text).strip().split("\n")[0]
+        reason = reason[:160].rstrip(".") or type(error).__name__
         raise WeightsError(f"{path} is damaged or no checkpoint ({reason}); download it again") from error
 
 

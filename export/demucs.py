@@ -227,11 +227,14 @@ def _describable(part: Part, card: Card) -> None:
     shape = part.shape
     if part.network == "Demucs":
         return
+    ends = [shape.decoder[-1], *getattr(shape, "tdecoder", [])[-1:]]
     odd = {
         "hybrid_old (the padding of some models of 2021)": getattr(shape, "hybrid_old", False),
         "no waveform branch": not getattr(shape, "hybrid", True),
         "masks instead of complex spectra": not shape.cac,
-        "normalised output layers": not isinstance(getattr(shape.tdecoder[-1], "norm2", None), torch.nn.Identity),
+        "normalised output layers": any(
+            isinstance(m, torch.nn.GroupNorm) for m in (getattr(e, "norm2", 0) for e in ends)
+        ),
     }
     for what, there in odd.items():
         if there:

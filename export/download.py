@@ -248,7 +248,7 @@ def _transient(error: Exception) -> bool:
 
 
 def _offline(source: Source, path: Path, error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
+    reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
     begins = "begins with" if len(source.sha256) < 64 else "is"
     promised = f"that file, whose sha256 {begins} {source.sha256}," if source.sha256 else "that file"
     return (

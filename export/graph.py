@@ -4,6 +4,7 @@ A value is the name of a tensor, a plain ``str``. Parameters are float32 numpy a
 Names are deterministic, so that exporting the same weights twice gives the same bytes.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -231,7 +232,8 @@ def save_model(model: onnx.ModelProto, path: Path) -> int:
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise OutputError(f"{path} can't be written ({error.strerror}); choose another folder with --output") from error
     return len(data)
 

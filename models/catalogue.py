@@ -4,6 +4,7 @@ A card says what can be exported and under which conditions; a spec says what an
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,17 +54,17 @@ class Card:
     """What the family's exporter needs to know to tell its models apart."""
 
 
-def _card(family: str, name: str, table: dict[str, Any], common: dict[str, Any], path: Path) -> Card:
-    merged = {**common, **table}
+def _card(family: str, name: str, table: Any, common: Any, path: Path) -> Card:
     try:
+        merged = {**common, **table}
         sources = tuple(Source(**s) for s in merged.pop("sources", []))
-        stems, aliases = tuple(merged.pop("stems")), tuple(merged.pop("aliases", []))
+        stems, aliases = merged.pop("stems"), merged.pop("aliases", [])
         redistributable = {"yes": True, "no": False, "unstated": None}[merged.pop("redistributable")]
-        return Card(
+        card = Card(
             name=name,
             family=family,
-            stems=stems,
-            aliases=aliases,
+            stems=tuple(stems),
+            aliases=tuple(aliases),
             sources=sources,
             redistributable=redistributable,
             **merged,
@@ -72,22 +73,66 @@ def _card(family: str, name: str, table: dict[str, Any], common: dict[str, Any],
         raise ModelError(
             f"the card {name!r} in {path} is not complete or has an unknown key ({error}); mend it"
         ) from error
+    wrong = _wrong(card, stems, aliases)
+    if wrong:
+        raise ModelError(f"the card {name!r} in {path} has a {wrong} that can't be; mend it")
+    return card
+
+
+def _wrong(card: Card, stems: object, aliases: object) -> str:
+    """The first key of a card whose value can't be meant, or nothing."""
+    texts = ("title", "licence", "advice", "homepage")
+    counts = ("sample_rate", "channels", "parameters", "size_mb")
+    names = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
+    hexadecimal = re.compile(r"[0-9a-f]{8,64}|")
+    checks = {
+        "name": all(isinstance(n, str) and names.fullmatch(n) for n in (card.name, *card.aliases)),
+        "list of stems": isinstance(stems, list) and bool(stems) and len(set(map(str, stems))) == len(stems),
+        "stem": all(isinstance(stem, str) and stem.strip() for stem in card.stems),
+        "list of aliases": isinstance(aliases, list),
+        **{key: isinstance(getattr(card, key), str) for key in texts},
+        **{key: type(getattr(card, key)) is int and getattr(card, key) >= 0 for key in counts},
+        "source": all(
+            str(source.url).startswith("https://")
+            and isinstance(source.sha256, str)
+            and hexadecimal.fullmatch(source.sha256)
+            and type(source.size) is int
+            and source.size >= 0
+            for source in card.sources
+        ),
+        "table of arguments": isinstance(card.arguments, dict),
+    }
+    return next((what for what, right in checks.items() if not right), "")
 
 
 def read_cards(path: Path) -> Iterator[Card]:
-    """The cards of one family's file: ``[common]`` holds what its ``[models.NAME]`` tables share."""
+    """The cards of one family's file: ``[common]`` holds what its ``[models.NAME]`` tables share. Raises ModelError."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the card file {path} can't be read ({error}); mend or restore it") from error
-    for name, table in data.get("models", {}).items():
+    models = data.get("models", {})
+    if not isinstance(models, dict):
+        raise ModelError(f"the card file {path} has no [models.NAME] tables; mend or restore it")
+    for name, table in models.items():
         yield _card(path.stem, name, table, data.get("common", {}), path)
 
 
 @cache
 def catalogue() -> dict[str, Card]:
-    """All cards by name, families in alphabetical order, models in the order of their file."""
-    return {card.name: card for path in sorted(CARDS.glob("*.toml")) for card in read_cards(path)}
+    """All cards by name, families in alphabetical order, models in the order of their file.
+
+    Raises ModelError for a card that is broken, or a name or alias that two models claim.
+    """
+    cards: dict[str, Card] = {}
+    claimed: set[str] = set()
+    for card in (card for path in sorted(CARDS.glob("*.toml")) for card in read_cards(path)):
+        for name in (card.name, *card.aliases):
+            if name in claimed:
+                raise ModelError(f"two models in {CARDS} are called {name!r}; rename one")
+            claimed.add(name)
+        cards[card.name] = card
+    return cards
 
 
 def find_card(name: str) -> Card:

@@ -6,6 +6,7 @@ Letters in shapes: B batch, C audio channels, S stems, F bins, T frames, N sampl
 """
 
 import json
+import math
 import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -19,6 +20,14 @@ FORMAT = 1
 METADATA_KEY = "ortsep"
 
 Domain = Literal["waveform", "magnitude", "complex", "hybrid"]
+
+OUTPUTS = {
+    "waveform": ("stems",),
+    "magnitude": ("masks", "stem_magnitudes"),
+    "complex": ("stem_spectra", "masks"),
+    "hybrid": ("hybrid",),
+}
+"""What the graphs of each domain may give."""
 
 MAX_SAMPLES = 1 << 26
 """Longest chunk, padding or block that a spec may ask for (25 minutes at 44.1 kHz): a bound against hostile files."""
@@ -66,10 +75,10 @@ class STFT:
 
     def __post_init__(self) -> None:
         _check(2 <= self.n_fft <= 1 << 16 and self.n_fft % 2 == 0, f"n_fft {self.n_fft}")
-        _check(1 <= self.hop <= self.n_fft, f"hop {self.hop}")
+        _check(self.n_fft <= 64 * self.hop <= 64 * self.n_fft, f"hop {self.hop} of n_fft {self.n_fft}")
         _check(1 <= self.bins <= self.n_fft // 2 + 1, f"{self.bins} bins of {self.n_fft // 2 + 1}")
         _check(0 <= self.pad_left <= 4 * self.n_fft and 0 <= self.pad_right <= 4 * self.n_fft, "STFT padding")
-        _check(1 <= self.frame_multiple <= 4096, f"frame_multiple {self.frame_multiple}")
+        _check(1 <= self.frame_multiple <= MAX_SAMPLES // self.hop, f"frame_multiple {self.frame_multiple}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class Blocks:
     def __post_init__(self) -> None:
         _check(1 <= self.frames <= MAX_SAMPLES // 512, f"{self.frames} frames a block")
         _check(0 <= self.whole <= MAX_SAMPLES // 512, f"whole {self.whole}")
-        _check(1 <= self.batch <= 256, f"batch {self.batch}")
+        _check(1 <= self.batch <= MAX_SAMPLES // 512 // self.frames, f"batch {self.batch}")
         _check(0 <= self.overlap <= self.frames // 2, f"overlap {self.overlap} of {self.frames} frames")
 
 
@@ -128,6 +137,9 @@ class Normalization:
 
     kind: Literal["none", "track", "spectrum"] = "none"
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check(0.0 <= self.eps <= 1.0, f"eps {self.eps}")
 
 
 @dataclass(frozen=True)
@@ -150,6 +162,12 @@ class Filter:
     above: Literal["zeros", "average"] = "zeros"
     """What the masks are above the graph's bins: zero, or each frame's mean over the bins below (Spleeter)."""
 
+    def __post_init__(self) -> None:
+        _check(0.0 < self.exponent <= 16.0 and 0.0 <= self.alpha <= 16.0, f"exponents {self.exponent}, {self.alpha}")
+        _check(0.0 <= self.eps <= 1.0, f"eps {self.eps}")
+        _check(0 <= self.iterations <= 64, f"{self.iterations} iterations")
+        _check(1 <= self.window <= MAX_SAMPLES // 512, f"window {self.window}")
+
 
 @dataclass(frozen=True)
 class Member:
@@ -164,8 +182,10 @@ class Member:
     rows: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        plain = self.file not in ("", ".", "..") and not any(c in self.file for c in "/\\\0")
+        plain = self.file not in ("", ".", "..") and not any(c in "/\\:" or c < " " for c in self.file)
         _check(plain, f"the member file {self.file!r} is not a plain file name")
+        _check(all(0.0 <= w < 1e6 for w in self.weights), f"{self.file}: weights {self.weights}")
+        _check(len(set(self.rows)) == len(self.rows), f"{self.file}: rows {self.rows}")
 
 
 @dataclass(frozen=True)
@@ -235,6 +255,13 @@ class ModelSpec:
         for member in self.bag:
             _check(len(member.weights) == len(self.stems), f"{member.file}: a weight for each stem")
             _check(all(0 <= r < len(self.stems) for r in member.rows), f"{member.file}: rows {member.rows}")
+            given = all(r in member.rows for r, weight in enumerate(member.weights) if weight)
+            _check(given, f"{member.file}: a weight for a stem that it does not give")
+        fed = not self.bag or all(any(member.weights[s] for member in self.bag) for s in range(len(self.stems)))
+        _check(fed, "a stem that no member of the bag gives")
+        _check(self.output in OUTPUTS[self.domain], f"a {self.domain} graph that gives {self.output}")
+        _check(self.bandwidth is None or 0.0 < self.bandwidth <= 1e6, f"bandwidth {self.bandwidth}")
+        _check(self.parameters >= 0, f"{self.parameters} parameters")
 
     def to_json(self) -> str:
         """The spec as one line of JSON, ``format`` first; equal specs give equal text."""
@@ -247,14 +274,17 @@ def from_json(text: str, where: str = "the model") -> ModelSpec:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} carries a spec that is not JSON ({error}); export the model again") from error
-    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+    if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
         raise ModelError(f"{where} carries a spec without a format number; export the model again")
     if data["format"] > FORMAT:
         raise ModelError(
             f"{where} has a spec of format {data['format']} and this ortsep reads up to {FORMAT}; "
             "upgrade ortsep (pip install -U ortsep) or export the model with this version"
         )
-    spec = _decode(ModelSpec, data, "spec", where)
+    try:
+        spec = _decode(ModelSpec, data, "spec", where)
+    except RecursionError as error:
+        raise ModelError(f"{where} carries a spec that is nested too deeply; export the model again") from error
     assert isinstance(spec, ModelSpec)
     return spec
 
@@ -290,8 +320,8 @@ def _decode(kind: Any, value: Any, path: str, where: str) -> Any:
             raise wrong()
         item = typing.get_args(kind)[0]
         return tuple(_decode(item, v, f"{path}[{i}]", where) for i, v in enumerate(value))
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1 << 53:
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is float and math.isnan(value)):
         raise wrong()
     return value

@@ -98,7 +98,7 @@ class Window:
         self._channels = channels
 
     def read(self, start: int, length: int) -> F32:
-        """Samples [start, start + length) as a new array [C, length]. ``start`` must not lie before what was dropped."""
+        """Samples [start, start + length) as a new array [C, length]; none of them may have been dropped."""
         while self._end < start + length and (block := next(self._blocks, None)) is not None:
             if block.shape[-1]:
                 self._parts.append(block)

@@ -108,6 +108,7 @@ _SCHEMES = {
 _CHUNKS_AFTER_DATA = (b"LIST", b"id3 ", b"ID3 ", b"_PMX")
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")
 _MOST_CHUNKS = 10_000
+_MOST_PADDING = 1 << 20
 
 
 def _chunked(file: BinaryIO, size: int, scheme: Scheme) -> Contents:
@@ -159,10 +160,10 @@ def _judge_data(file: BinaryIO, size: int, data: Data, scheme: Scheme | None) ->
     if data.claimed > present + 1:  # a padding byte at the end may be missing
         return Contents("chunked", whole.parts, problem="cut off", claimed=data.claimed, present=present)
     ends = (data.offset + data.claimed, data.offset + data.claimed + data.claimed % 2)
+    if mendable and 0 <= (present - data.claimed) % (1 << 32) < 2 < present - data.claimed:
+        return mended  # past 4 GiB a plain WAV's sizes start again at 0
     if not mendable or any(_harmless(file, end, size) for end in ends):
         return whole
-    if (present - data.claimed) % (1 << 32) < 2:
-        return mended  # past 4 GiB a plain WAV's sizes start again at 0
     return Contents("chunked", mended.parts, raw=True, problem="longer", claimed=data.claimed, present=present)
 
 
@@ -172,7 +173,7 @@ def _harmless(file: BinaryIO, position: int, size: int) -> bool:
         return True
     if any(_at(file, position, 8).startswith(tag) for tag in _TAGS):
         return True
-    if not any(any(_at(file, p, 1 << 16)) for p in range(position, size, 1 << 16)):
+    if size - position <= _MOST_PADDING and not _at(file, position, _MOST_PADDING).strip(b"\0"):
         return True
     for _ in range(_MOST_CHUNKS):
         name, length = struct.unpack("<4sI", _at(file, position, 8))

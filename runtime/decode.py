@@ -102,6 +102,17 @@ class Spliced(io.RawIOBase):
         super().close()
 
 
+class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A SoundFile that reads or writes straight on.
+
+    soundfile seeks to where it is after every read of a seekable file. In MP3 that throws the bit reservoir away:
+    read in small blocks, a song that starts quietly comes out at 19 dB.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Stream:
     """What a decoder knows of a file's audio. ``samples`` a channel is None where only decoding tells."""
@@ -135,8 +146,7 @@ def probe(path: Path) -> Stream:
     except soundfile.LibsndfileError as error:
         cause = str(getattr(error, "error_string", error)).strip().rstrip(".")
         if contents.problem == "cut off":
-            message = f"{path} is cut off before its first audio ({cause}); get a complete copy"
-            raise AudioError(message) from None
+            raise AudioError(f"{path} is cut off and can't be decoded ({cause}); get a complete copy") from None
     ffmpeg = _tools()
     if ffmpeg is not None:
         return _probe_ffmpeg(path, contents, cause)
@@ -158,10 +168,10 @@ def probe(path: Path) -> Stream:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, segments: tuple[Segment, ...], **raw: Any) -> Iterator[tuple[soundfile.SoundFile, Spliced]]:
+def _opened(path: Path, segments: tuple[Segment, ...], **raw: Any) -> Iterator[tuple[ForwardFile, Spliced]]:
     with Spliced(path, segments) as virtual:
         try:
-            file = soundfile.SoundFile(virtual, **raw)
+            file = ForwardFile(virtual, **raw)
         except soundfile.LibsndfileError:
             if virtual.error is not None:
                 raise virtual.error from None

@@ -2,15 +2,14 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterable[T], depth: int = 1, on_close: Callable[[], None] | None = None) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = 1, on_close: Callable[[], None] | None = None) -> Generator[T, None, None]:
     """Yield ``items`` in order, computed up to ``depth`` ahead in a thread of their own.
 
     An exception in the thread is raised here. Closing the iterator early stops the thread and waits for it;
@@ -38,9 +37,9 @@ def ahead(items: Iterable[T], depth: int = 1, on_close: Callable[[], None] | Non
         except BaseException as error:
             put(_Failure(error))
         finally:
-            if hasattr(iterator, "close"):
-                with closing(iterator):
-                    pass
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
 
     thread = threading.Thread(target=work, name="ortsep-ahead", daemon=True)
     thread.start()

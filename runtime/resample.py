@@ -21,12 +21,14 @@ def resample(
 ) -> Iterator[F32]:
     """Resample float32 blocks [C, n] to ``to_rate``: blocks [C, m], together exactly ``samples_out`` a channel.
 
-    Sample k of the output is at time k / ``to_rate``: soxr takes its filter's delay off, and there is no drift. Before
-    the first and after the last sample the signal counts as zero. Output beyond ``samples_out`` is dropped; where the
-    input ends early, the rest is the filter's ringing and then zeros. Equal rates pass the blocks through.
+    Sample k of the output is at time k / ``to_rate``: soxr takes its filter's delay off, and the usual rates do not
+    drift (a ratio such as 44100:47999 does, by 3 millionths of a sample a second). Before the first and after the last
+    sample the signal counts as zero. Output beyond ``samples_out`` is dropped; where the input ends early, the rest is
+    the filter's ringing and then zeros. Equal rates pass the blocks through.
 
-    The quality is VHQ: it computes in float64, so that float32 rounding is all that remains of the error in the pass
-    band (up to 0.456 of the lower rate; HQ leaves 134 dB), and costs no more than HQ beside a separation.
+    The quality is VHQ: it computes in float64, so that only float32 rounding is left up to 0.2 of the lower rate
+    (150 dB; HQ 133 dB), at the same speed. Above, soxr's filter slopes: by 0.0003 dB at 0.4 and 0.007 dB at 0.456 of
+    the lower rate, where the pass band ends, with the phase exact throughout.
     """
     given = 0
     for block in _resampled(blocks, channels, from_rate, to_rate):

@@ -4,8 +4,8 @@ Spectra are complex64 [..., F, T] for float32 signals [..., N], and complex128 f
 windowed and transformed in batches that stay in the cache; overlap-add runs by hop phase, n_fft/hop slices a batch.
 The order of every addition is that of the frames, so streamed output is bit-identical to the whole for any split.
 
-``threads`` is the most threads to use, by default one a core: numpy's FFT lets go of the interpreter lock. Give 1
-beside a running graph, which needs the cores itself.
+``threads`` is the most threads to use, by default one a core: numpy's FFT lets go of the interpreter lock. Beside a
+graph that keeps the cores busy, 1 is as fast.
 
 Definitions: Griffin and Lim 1984 (least-squares inverse); ``torch.stft`` and ``torch.istft``; in ``demucs.hdemucs``,
 ``pad1d``, ``HDemucs._spec`` and ``HDemucs._ispec``.

@@ -177,7 +177,7 @@ def test_transient_errors_are_tried_again_and_others_not(server: _Server, tmp_pa
     assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path).read_bytes() == DATA
     server.requests.clear()
     server.fail_with = [404]
-    with pytest.raises(DownloadError, match="404|Not Found"):
+    with pytest.raises(DownloadError, match="404"):
         fetch(Source(f"{server.url}/n.th", SHA), tmp_path)
     assert len(server.requests) == 1
 
@@ -194,7 +194,8 @@ def test_offline_says_what_to_do(tmp_path: Path, server: _Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["http://example.org/m.th", "ftp://example.org/m.th", "file:///etc/passwd", "http://[::ffff:8.8.8.8]/m.th"]
+    "location",
+    ["http://example.org/m.th", "ftp://example.org/m.th", "file:///etc/passwd", "http://[::ffff:8.8.8.8]/m.th"],
 )
 def test_redirect_to_something_else_is_refused(server: _Server, tmp_path: Path, location: str) -> None:
     server.location = location
@@ -248,7 +249,9 @@ def _fetch_in_process(url: str, folder: str, start: "multiprocessing.synchronize
 def test_processes_share_one_download(server: _Server, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     start = spawn.Event()
-    jobs = [spawn.Process(target=_fetch_in_process, args=(f"{server.url}/m.th", str(tmp_path), start)) for _ in range(4)]
+    jobs = [
+        spawn.Process(target=_fetch_in_process, args=(f"{server.url}/m.th", str(tmp_path), start)) for _ in range(4)
+    ]
     for job in jobs:
         job.start()
     start.set()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ortsep.chunks import OverlapAdd, Window, keep_from, make_plan
 from ortsep.models.spec import Chunks
 

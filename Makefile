@@ -1,0 +1,72 @@
+# Every target works from a fresh clone: it makes the environment that it needs. Two are kept apart:
+# .venv has everything (torch, oracles, linters), .venv-lean only what the runtime needs, so that torch can't leak in.
+
+PYTHON ?= python3
+FULL := .venv
+LEAN := .venv-lean
+TORCH ?= torch==2.13.0
+SOURCES = $(sort $(shell find models stems runtime export -name '*.py' -o -name '*.toml' -o -path '*/bundled/*' -type f))
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+EDITABLE = --config-settings editable_mode=strict --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help export validate run test test-lean test-full lint format bench clean FORCE
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  for example: make export MODEL=htdemucs WEIGHTS=random"
+
+export: $(FULL)/installed ## Checkpoint to ONNX: MODEL=name [WEIGHTS=path|random[:SEED]] [OUT=dir]
+	@test -n "$(MODEL)" || { echo "say which model: make export MODEL=htdemucs (ortsep models lists them)" >&2; exit 2; }
+	$(FULL)/bin/ortsep export "$(MODEL)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(OUT),--output "$(OUT)") $(ARGS)
+
+validate: $(FULL)/installed ## Prove an export equal to its original: MODEL=name|path [WEIGHTS=path] [SONG=file]
+	@test -n "$(MODEL)" || { echo "say which model: make validate MODEL=htdemucs" >&2; exit 2; }
+	$(FULL)/bin/ortsep validate "$(MODEL)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(SONG),--song "$(SONG)") $(ARGS)
+
+run: $(LEAN)/installed ## Separate a song: MODEL=name|path SONG=file
+	@test -n "$(MODEL)" -a -n "$(SONG)" || { echo "say which: make run MODEL=htdemucs SONG=song.wav" >&2; exit 2; }
+	$(LEAN)/bin/ortsep run "$(MODEL)" $(ARGS) -- "$(SONG)"
+
+bench: $(FULL)/installed ## Speed and memory beside the original: MODEL=name|path
+	@test -n "$(MODEL)" || { echo "say which model: make bench MODEL=htdemucs" >&2; exit 2; }
+	$(FULL)/bin/ortsep bench "$(MODEL)" --against original $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(SONG),--song "$(SONG)") $(ARGS)
+
+test: test-lean test-full ## All tests: the runtime's without torch, the exporter's with it
+
+test-lean: $(LEAN)/installed
+	$(LEAN)/bin/python -m pytest tests/models tests/stems tests/runtime $(ARGS)
+
+test-full: $(FULL)/installed
+	$(FULL)/bin/python -m pytest tests/export tests/parity $(ARGS)
+
+lint: $(FULL)/installed ## ruff and mypy
+	$(FULL)/bin/ruff check .
+	$(FULL)/bin/ruff format --check .
+	$(FULL)/bin/mypy -p ortsep
+
+format: $(FULL)/installed ## Let ruff lay out the code
+	$(FULL)/bin/ruff check --fix .
+	$(FULL)/bin/ruff format .
+
+clean: ## Remove the environments and what was built
+	rm -rf $(FULL) $(LEAN) build *.egg-info
+
+# Strict editable installs link the files there are: a new or removed file needs the install again, an edited one doesn't.
+build/sources: FORCE
+	@mkdir -p build
+	@echo "$(SOURCES)" | cmp -s - $@ || echo "$(SOURCES)" > $@
+
+$(LEAN)/installed: pyproject.toml build/sources
+	test -x $(LEAN)/bin/python || $(PYTHON) -m venv $(LEAN)
+	$(LEAN)/bin/python $(PIP_INSTALL) $(EDITABLE) '.[test]'
+	@touch $@
+
+# torch by name and first, so that the build for CPU is taken where one is to be had; openunmix is a test oracle and
+# declares a torchaudio that it hardly uses, so it comes without its dependencies.
+$(FULL)/installed: pyproject.toml build/sources
+	test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
+	$(FULL)/bin/python $(PIP_INSTALL) '$(TORCH)'
+	$(FULL)/bin/python $(PIP_INSTALL) $(EDITABLE) '.[export,dev]'
+	$(FULL)/bin/python $(PIP_INSTALL) --no-deps openunmix==1.3.0
+	@touch $@

@@ -1,0 +1,118 @@
+"""Exporting a model: checkpoint in, a folder with its graphs and stems.txt out."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ortsep
+from ortsep.export.family import Choice, Original, load_original
+from ortsep.export.graph import attach_spec, parameter_count, save_model
+from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
+from ortsep.models.errors import OutputError, UsageError
+from ortsep.models.spec import ModelSpec
+from ortsep.stems.manifest import FILE_NAME, write_manifest
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made: the folder, its graphs with sizes in bytes and node counts, and the spec they carry."""
+
+    folder: Path
+    files: tuple[tuple[str, int, int], ...]
+    spec: ModelSpec
+
+    @property
+    def size(self) -> int:
+        return sum(size for _, size, _ in self.files)
+
+
+def choose_weights(text: str | None, config: Path | None = None, stems: tuple[str, ...] = ()) -> Choice:
+    """The weights that ``--weights`` names: None the official ones, ``random[:SEED]``, or a path."""
+    if text is None:
+        return Choice(config=config, stems=stems)
+    if text == "random" or text.startswith("random:"):
+        seed = text.partition(":")[2] or "0"
+        if not seed.isdecimal():
+            raise UsageError(f"random:{seed} is not a seed; write random:0, random:1, ...")
+        return Choice(seed=int(seed), config=config, stems=stems)
+    return Choice(path=Path(text), config=config, stems=stems)
+
+
+def export_model(
+    name: str, choice: Choice, output: Path | None = None, *, portable: bool = False, say: Say = lambda _: None
+) -> Exported:
+    """Export a model of the catalogue into ``output`` (models/exported/<name> by default).
+
+    The folder appears only when complete, in place of an earlier one. ``say`` is told what happens, one line each.
+    Raises ModelError for an unknown name, and what its family raises for the weights.
+    """
+    card = find_card(name)
+    folder = output or exported_home() / folder_name(card.name)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"{folder} is a file where the export wants a folder; move it or choose another with --output"
+        )
+    say(_licence(card))
+    if choice.seed is not None:
+        say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
+    original = load_original(card, choice)
+    return write_export(original, folder, portable=portable, say=say)
+
+
+def write_export(original: Original, folder: Path, *, portable: bool = False, say: Say = lambda _: None) -> Exported:
+    """Write an original's graphs and stems.txt into ``folder``, all or nothing."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
+    try:
+        spec = replace(original.spec, exporter=f"ortsep {ortsep.__version__}")
+        files = []
+        for file, model in original.graphs(portable):
+            domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+            spec = replace(spec, portable=not domains, parameters=spec.parameters or parameter_count(model))
+            size = save_model(attach_spec(model, spec), working / file)
+            files.append((file, size, len(model.graph.node)))
+            say(f"{file}: {len(model.graph.node)} nodes, {size / 1e6:.1f} MB")
+        write_manifest(working / FILE_NAME, spec.stems)
+        working.chmod(0o777 & ~_umask())
+        _put(working, folder)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return Exported(folder, tuple(files), spec)
+
+
+def _put(working: Path, folder: Path) -> None:
+    """Move the finished folder to its place; an earlier one is replaced, files that are not ours stay."""
+    try:
+        if not folder.exists():
+            working.replace(folder)
+            return
+        for stale in folder.glob("*.onnx"):
+            if not (working / stale.name).exists():
+                stale.unlink()
+        for file in working.iterdir():
+            file.replace(folder / file.name)
+    except OSError as error:
+        raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
+
+
+def _licence(card: Card) -> str:
+    allowed = {
+        True: "they may be redistributed",
+        False: "they may NOT be redistributed",
+        None: "redistribution: unstated",
+    }
+    return f"{card.name}: licence of the weights: {card.licence} ({allowed[card.redistributable]})"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,248 @@
+"""Proving that an exported model equals its original, in stages, because a loose end-to-end gate hides faults.
+
+1. transform: the runtime's STFT and inverse against the original's, same input
+2. graph: ONNX Runtime against the original network in float64, same tensors
+3. end to end: the runtime's separation of real audio against the original package's own
+4. provider: every execution provider that is here against CPU
+
+Stages, gates and the measure are those of the design: SNR in dB, 10*log10(sum(ref^2)/sum((ref-x)^2)) in float64.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ortsep.export.exporter import choose_weights
+from ortsep.export.family import Choice, Original, load_original
+from ortsep.export.graph import attach_spec, save_model
+from ortsep.model import Model, load_model
+from ortsep.models.catalogue import find_card
+from ortsep.models.errors import ModelError, UsageError
+from ortsep.models.spec import Figure
+from ortsep.resample import resample, resampled_length
+from ortsep.separator import Separator, fit_channels
+from ortsep.session import PROVIDERS, Session, choose_provider
+from ortsep.songs import counted
+from ortsep.stft import istft, stft
+
+F32 = npt.NDArray[np.float32]
+Say = Callable[[str], None]
+
+GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}
+PERFECT = 999.0
+"""What an infinite SNR is written as."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of a validation, and what could not be compared and why."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return all(f.db >= f.gate for f in self.figures)
+
+
+def snr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
+    """Signal-to-noise ratio in dB, in float64; PERFECT where the two are equal, -PERFECT where one is not finite."""
+    ref, est = np.asarray(reference), np.asarray(estimate)
+    if ref.shape != est.shape:
+        raise ModelError(
+            f"the original gives shape {list(ref.shape)} and the export {list(est.shape)}; export it again"
+        )
+    kind = np.complex128 if np.iscomplexobj(ref) else np.float64
+    ref, est = ref.astype(kind), est.astype(kind)
+    if not np.isfinite(est).all():
+        return -PERFECT
+    noise = float(np.sum(np.abs(ref - est) ** 2))
+    power = float(np.sum(np.abs(ref) ** 2))
+    if noise == 0:
+        return PERFECT
+    return 10 * float(np.log10(power / noise)) if power else -PERFECT
+
+
+def validate_model(
+    reference: str | Path,
+    *,
+    weights: str | None = None,
+    songs: Sequence[Path] = (),
+    seconds: float = 12.0,
+    say: Say = lambda _: None,
+) -> Report:
+    """Validate an exported model and write the figures into its files.
+
+    ``weights`` names the checkpoint it was made from, where that is neither official nor random; ``songs`` are real
+    audio for the end-to-end stage (a seeded test signal is always used too), of which the first ``seconds`` count.
+    Raises what loading the model, the checkpoint and the songs raise; UsageError where the checkpoint isn't known.
+    """
+    model = load_model(reference)
+    original = _original(model, weights)
+    if original.spec.stems != tuple(find_stems(model)):
+        raise ModelError(
+            f"{model.folder} has stems {', '.join(find_stems(model))} and the checkpoint "
+            f"{', '.join(original.spec.stems)}; name the checkpoint it was made from with --weights"
+        )
+    signals = list(_signals(model, songs, seconds))
+    figures: list[Figure] = []
+    for stage in (_transform, _graph, _end_to_end, _providers):
+        for figure in stage(model, original, signals):
+            say(f"{figure.stage:<44} {figure.db:7.1f} dB  (gate {figure.gate:g})")
+            figures.append(figure)
+    notes = [] if songs else ["no --song was given: the end-to-end stage used the test signal only"]
+    report = Report(model.spec.name, tuple(figures), tuple(notes))
+    _record(model, report)
+    return report
+
+
+def find_stems(model: Model) -> tuple[str, ...]:
+    """The stems as exported, before stems.txt renamed them."""
+    from ortsep.models.onnx_file import read_metadata
+    from ortsep.models.spec import METADATA_KEY, from_json
+
+    file = model.file(model.members[0])
+    text = read_metadata(file).get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{file} was not exported by ortsep, so there is no original to compare it with")
+    return from_json(text, str(file)).stems
+
+
+def _original(model: Model, weights: str | None) -> Original:
+    card = find_card(model.spec.name)
+    source = model.spec.weights
+    if weights is not None:
+        choice = choose_weights(weights, stems=find_stems(model))
+    elif source.random:
+        choice = choose_weights(source.source, stems=find_stems(model))
+    elif source.source.startswith("https://"):
+        choice = Choice(stems=find_stems(model))
+    else:
+        raise UsageError(f"{model.spec.name} was made from {source.source}; name that checkpoint with --weights PATH")
+    return load_original(card, choice)
+
+
+def _signals(model: Model, songs: Sequence[Path], seconds: float) -> Iterator[tuple[str, F32]]:
+    """Named mixtures [C, N] at the model's rate."""
+    rate, channels = model.spec.sample_rate, model.spec.channels
+    yield "test signal", fit_channels(synthetic_song(rate, seconds), channels)
+    for path in songs:
+        song = counted(path, duration=seconds)
+        count = resampled_length(song.samples, song.sample_rate, rate)
+        blocks = resample(song.blocks(), song.channels, song.sample_rate, rate, count)
+        yield path.name, fit_channels(np.concatenate(list(blocks), axis=-1), channels)
+
+
+def synthetic_song(rate: int, seconds: float, seed: int = 0) -> F32:
+    """A seeded stereo signal [2, N] with decaying tones, noise bursts, and silence within and at the end."""
+    rng = np.random.default_rng(seed)
+    count = max(1, round(rate * seconds))
+    time = np.arange(count) / rate
+    out = np.zeros((2, count))
+    for beat in np.arange(0, seconds, 0.25):
+        at = time - beat
+        decay = np.where(at >= 0, np.exp(-6 * np.clip(at, 0, None)), 0)
+        pitch = 55 * 2 ** (rng.integers(0, 48) / 12)
+        tone = sum(np.sin(2 * np.pi * pitch * k * at) / k for k in range(1, 6))
+        burst = rng.standard_normal(count) * np.exp(-40 * np.clip(at, 0, None)) * (at >= 0)
+        pan = rng.uniform(0.2, 0.8)
+        out += 0.1 * np.stack([pan * (tone * decay + burst), (1 - pan) * (tone * decay + 0.7 * burst)])
+    third = count // 3
+    out[:, third : third + count // 8] = 0
+    out[:, count - count // 10 :] = 0
+    return out.astype(np.float32)
+
+
+def _transform(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
+    spec = model.spec.stft
+    if spec is None:
+        return
+    for name, mix in signals:
+        if model.spec.chunks is not None and model.spec.chunks.fixed:
+            mix = _exactly(mix, model.spec.chunks.length)
+        theirs = original.transform(mix)
+        if theirs is None:
+            continue
+        ours = stft(spec, mix)[:, : spec.bins]
+        yield Figure(f"transform: STFT, {name}", snr(theirs, ours), GATES["transform"], "original package")
+        back = original.inverse(theirs, mix.shape[-1])
+        if back is not None:
+            inverse = istft(spec, theirs.astype(np.complex64), mix.shape[-1])
+            yield Figure(f"transform: inverse, {name}", snr(back, inverse), GATES["transform"], "original package")
+
+
+def _exactly(mix: F32, samples: int) -> F32:
+    """The first ``samples`` of the mixture, repeated where it is shorter."""
+    return np.ascontiguousarray(np.resize(mix.T, (samples, mix.shape[0])).T)
+
+
+def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
+    name, mix = signals[-1]
+    for index, member in enumerate(model.members):
+        inputs = original.example(index, mix)
+        session = Session(model.file(member), provider="cpu")
+        names = [t.name for t in session.outputs]
+        results = dict(zip(names, session.run(inputs), strict=True))
+        del session
+        for output, theirs in original.network(index, inputs).items():
+            where = f"{member.file} {output}" if len(model.members) > 1 else output
+            yield Figure(f"graph: {where}, {name}", snr(theirs, results[output]), GATES["graph"], "float64 network")
+
+
+def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
+    separator = Separator(model.folder if len(model.members) > 1 else model.file(model.members[0]), provider="cpu")
+    cases = [(name, mix) for name, mix in signals]
+    if model.spec.channels > 1:
+        mono = np.repeat(signals[-1][1].mean(axis=0, keepdims=True, dtype=np.float32), model.spec.channels, axis=0)
+        cases.append((f"{signals[-1][0]}, mono", mono))
+    for name, mix in cases:
+        theirs = original.separate(mix)
+        ours = np.stack(list(separator.separate(mix).values()))
+        yield Figure(f"end to end: {name}", snr(theirs, ours), GATES["end to end"], "original package")
+
+
+def _providers(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
+    name, mix = signals[-1]
+    inputs: dict[str, Any] = original.example(0, mix)
+    file = model.file(model.members[0])
+    reference = None
+    for provider in PROVIDERS:
+        try:
+            choose_provider(provider)
+        except RuntimeError:
+            continue
+        results = Session(file, provider=provider).run(inputs)
+        if reference is None:
+            reference = results
+            continue
+        worst = min(snr(a, b) for a, b in zip(reference, results, strict=True))
+        yield Figure(f"provider: {provider} against cpu, {name}", worst, GATES["provider"], "cpu provider")
+
+
+def _record(model: Model, report: Report) -> None:
+    """Write the figures into the spec of every file of the model."""
+    for member in model.members:
+        path = model.file(member)
+        graph = onnx.load(str(path))
+        from ortsep.models.spec import METADATA_KEY, from_json
+
+        text = next(p.value for p in graph.metadata_props if p.key == METADATA_KEY)
+        spec = replace(from_json(text, str(path)), validation=report.figures)
+        save_model(attach_spec(graph, spec), path)
+
+
+def table(report: Report) -> str:
+    """The report as text, a line per figure."""
+    width = max((len(f.stage) for f in report.figures), default=0)
+    lines = [
+        f"{'ok  ' if f.db >= f.gate else 'FAIL'}  {f.stage:<{width}}  {f.db:7.1f} dB  gate {f.gate:g}  ({f.against})"
+        for f in report.figures
+    ]
+    verdict = "equals its original" if report.ok else "does NOT equal its original"
+    return "\n".join([*lines, *report.notes, f"{report.name} {verdict}"])

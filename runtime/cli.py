@@ -1,0 +1,292 @@
+"""The command line ``ortsep``: what can be typed. The commands themselves are in ``ortsep.commands``.
+
+Nothing heavy is imported until a command runs: ``ortsep --help`` answers at once.
+"""
+
+import json
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from ortsep import __version__
+from ortsep.models.errors import OrtsepError, UsageError
+
+app = typer.Typer(
+    name="ortsep",
+    help="Music source separation from self-describing ONNX files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Provider(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    coreml = "coreml"
+    mps = "mps"
+
+
+class Extension(StrEnum):
+    zeros = "zeros"
+    average = "average"
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="PATH|random[:SEED]", help="A checkpoint instead of the official one."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ortsep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL... SONG...", help="Model (file, folder or name), then songs and folders."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the stems.")] = Path("separated"),
+    template: Annotated[
+        str, typer.Option("--template", help="Path below it, with {model}, {song}, {stem}, {ext}.")
+    ] = "{model}/{song}/{stem}.{ext}",
+    stems: Annotated[str, typer.Option("--stems", "--targets", help="Only these stems, separated by commas.")] = "",
+    two_stems: Annotated[
+        str | None, typer.Option("--two-stems", metavar="STEM", help="STEM and everything else.")
+    ] = None,
+    residual: Annotated[bool, typer.Option("--residual", help="Also what is left of the mixture.")] = False,
+    format: Annotated[str, typer.Option("--format", help="wav, flac, ogg or mp3.")] = "wav",
+    subtype: Annotated[str | None, typer.Option("--subtype", help="float (default for wav), 24 or 16 bits.")] = None,
+    rate: Annotated[int | None, typer.Option("--rate", help="Sample rate of the stems; the song's by default.")] = None,
+    start: Annotated[float, typer.Option("--start", help="Begin here, in seconds.")] = 0.0,
+    duration: Annotated[float | None, typer.Option("--duration", help="Separate so many seconds only.")] = None,
+    downmix: Annotated[bool, typer.Option("--downmix", help="Mix songs of more than two channels to stereo.")] = False,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Separate what is there of a cut file.")
+    ] = False,
+    overlap: Annotated[float | None, typer.Option("--overlap", help="Of neighbouring chunks, 0 to below 1.")] = None,
+    shifts: Annotated[int, typer.Option("--shifts", help="Average over so many random shifts (Demucs).")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the shifts.")] = 0,
+    chunk: Annotated[
+        float | None, typer.Option("--chunk", help="Seconds run in one piece, where a model leaves it open.")
+    ] = None,
+    niter: Annotated[int | None, typer.Option("--niter", help="EM iterations of the Wiener filter.")] = None,
+    softmask: Annotated[bool, typer.Option("--softmask", help="Begin the Wiener filter with ratio masks.")] = False,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Exponent of soft masks or of the alpha-Wiener filter.")
+    ] = None,
+    wiener_window: Annotated[
+        int | None, typer.Option("--wiener-win-len", help="Frames the Wiener filter sees at once.")
+    ] = None,
+    wiener: Annotated[
+        bool, typer.Option("--wiener-filter", "--mwf", help="The family's Wiener filter, where off by default.")
+    ] = False,
+    exponent: Annotated[float | None, typer.Option("--exponent", help="Of ratio masks.")] = None,
+    mask_extension: Annotated[
+        Extension | None, typer.Option("--mask-extension", help="Masks above the model's bins.")
+    ] = None,
+    provider: Annotated[
+        Provider, typer.Option("--provider", "--device", help="Execution provider; mps means coreml.")
+    ] = Provider.auto,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of a graph; one per core by default.")
+    ] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="A lower peak, somewhat slower.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there.")
+    ] = False,
+    inline_audio: Annotated[
+        bool, typer.Option("--inline-audio", help="With --json: the samples too, and no files.")
+    ] = False,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Separate songs into stems."""
+    from ortsep.commands.run import run_songs
+    from ortsep.separator import Options
+    from ortsep.songs import Files
+
+    options = Options(
+        stems=tuple(s.strip() for s in stems.split(",") if s.strip()),
+        two_stems=two_stems,
+        residual=residual,
+        overlap=overlap,
+        shifts=shifts,
+        seed=seed,
+        chunk=chunk,
+        niter=niter,
+        softmask=softmask or None,
+        alpha=alpha,
+        wiener_window=wiener_window,
+        exponent=exponent,
+        mask_extension=mask_extension.value if mask_extension else None,
+        wiener=wiener or None,
+    )
+    files = Files(
+        output=output,
+        template=template,
+        format=format,
+        subtype=subtype,
+        rate=rate,
+        start=start,
+        duration=duration,
+        downmix=downmix,
+        allow_truncated=allow_truncated,
+        skip_existing=skip_existing,
+        inline_audio=inline_audio,
+    )
+    if inline_audio and not json_:
+        raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
+    name = "coreml" if provider is Provider.mps else provider.value
+    loading = {"provider": name, "threads": threads, "low_memory": low_memory}
+    _leave(run_songs(arguments, options, files, loading, as_json=json_, quiet=quiet, debug=debug))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A model of the catalogue (ortsep models).")],
+    weights: Weights = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder; models/exported/NAME by default.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Constructor arguments of a model that is no preset.")
+    ] = None,
+    stems: Annotated[str, typer.Option("--stems", "--targets", help="Only these stems, where the family can.")] = "",
+    portable: Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")] = False,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Make an ONNX model from a checkpoint."""
+    from ortsep.commands.make import export_command
+
+    wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
+    _leave(export_command(name, weights, output, config, wanted, portable=portable, as_json=json_, quiet=quiet))
+
+
+@app.command()
+def validate(
+    model: Annotated[str, typer.Argument(help="An exported model: name, folder or file.")],
+    weights: Weights = None,
+    song: Annotated[list[Path] | None, typer.Option("--song", help="Real audio for the end-to-end stage.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Of each song.")] = 12.0,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Prove that an exported model equals its original, stage by stage, in dB."""
+    from ortsep.commands.make import validate_command
+
+    _leave(validate_command(model, weights, song or [], seconds, as_json=json_, quiet=quiet))
+
+
+@app.command()
+def models(
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the catalogue, and what is exported here."""
+    from ortsep.commands.show import models_command
+
+    _leave(models_command(as_json=json_))
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A .onnx file, exported folder or name.")],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a model is: its spec, tensors, licence and figures."""
+    from ortsep.commands.show import inspect_command
+
+    _leave(inspect_command(model, as_json=json_))
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="An exported model: name, folder or file.")],
+    song: Annotated[Path | None, typer.Option("--song", help="A song; seeded noise by default.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Of audio a run.")] = 60.0,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Of each side, interleaved.")] = 3,
+    against: Annotated[
+        str | None, typer.Option("--against", help="original: the framework the model comes from.")
+    ] = None,
+    weights: Weights = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure speed and memory here."""
+    from ortsep.commands.bench import bench_command
+
+    _leave(bench_command(model, song, seconds, runs, against, weights, as_json=json_))
+
+
+_INTERRUPTED = 130
+"""The exit status that typer gives to Ctrl-C, and so to SIGTERM."""
+
+
+def _leave(status: int) -> None:
+    if status:
+        raise typer.Exit(status)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Entry point: an error becomes one sentence on stderr (in JSON mode also a document) and an exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except OrtsepError as error:
+        _fail(error, error.status)
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:
+            print("ortsep: interrupted; nothing half-written was left", file=sys.stderr)
+        raise
+    except MemoryError:
+        _fail(OrtsepError("memory ran out; try --low-memory, or close other programs"), 1)
+    except Exception as error:
+        _fail(
+            OrtsepError(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"), 1, error
+        )
+    sys.exit(0)
+
+
+def _fail(error: OrtsepError, status: int, cause: Exception | None = None) -> NoReturn:
+    if "--debug" in sys.argv:
+        raise cause or error
+    if "--json" in sys.argv:
+        print(json.dumps({"version": __version__, "error": str(error), "status": status}, ensure_ascii=False))
+    print(f"ortsep: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

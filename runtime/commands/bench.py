@@ -1,0 +1,62 @@
+"""``ortsep bench``: speed and memory here, beside the original where its package is installed."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ortsep import __version__
+from ortsep.bench import compare, noise_song
+from ortsep.model import load_model
+from ortsep.models.errors import UsageError
+from ortsep.songs import counted
+
+
+def bench_command(
+    reference: str,
+    song: Path | None,
+    seconds: float,
+    runs: int,
+    against: str | None,
+    weights: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    if against not in (None, "original", "torch"):
+        raise UsageError(f"there is nothing to compare with called {against!r}; write --against original")
+    model = load_model(reference)
+    target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
+    with tempfile.TemporaryDirectory(prefix="ortsep-bench-") as folder:
+        if song is None:
+            song = Path(folder) / "noise.wav"
+            noise_song(song, seconds, model.spec.sample_rate)
+        else:
+            found = counted(song)
+            seconds = found.samples / found.sample_rate
+        worker = [sys.executable, "-m", "ortsep.bench", target, str(song), folder]
+        commands = {
+            "ortsep": [*worker, "{}"],
+            "ortsep, low memory": [*worker, json.dumps({"low_memory": True})],
+        }
+        if against is not None:
+            source = model.spec.weights.source if model.spec.weights.random else weights or ""
+            other = [sys.executable, "-m", "ortsep.export.reference", model.spec.name, source, str(song), folder]
+            commands["original"] = other
+        result = compare(commands, runs, seconds, lambda text: print(text, file=sys.stderr, flush=True))
+    document = {"version": __version__, "model": model.spec.name, "size_mb": round(model.size() / 1e6, 1), **result}
+    if as_json:
+        print(json.dumps(document))
+    else:
+        _table(document)
+    return 0
+
+
+def _table(document: dict[str, Any]) -> None:
+    print(f"{document['model']}, {document['seconds']:.0f} s of audio, medians of {document['runs']} interleaved runs")
+    print(f"{'':<20} {'load s':>8} {'file to files s':>16} {'of real time':>13} {'peak MB':>8}")
+    for side, m in document["medians"].items():
+        row = f"{m['load']:>8.2f} {m['seconds']:>16.2f} {m['real_time_factor']:>13.3f} {m['peak_mb']:>8.0f}"
+        print(f"{side:<20} {row}")
+    for side, r in document["ratios"].items():
+        print(f"ortsep / {side}: time {r['time']:.2f}, peak memory {r['peak']:.2f}, load {r['load']:.2f}")

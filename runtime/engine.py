@@ -1,0 +1,227 @@
+"""The separation loops: a stream of mixture blocks in, a stream of stem blocks out, in constant memory.
+
+Two loops serve all domains: chunks in time with overlap-add (waveform, hybrid, complex), and one continuous STFT whose
+frames are grouped (magnitude). Both read, transform and write while the graph runs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ortsep.chunks import OverlapAdd, Plan, Window, keep_from
+from ortsep.models.spec import Blocks, Filter
+from ortsep.network import Network, Work
+from ortsep.pipeline import ahead
+from ortsep.stems.masks import apply_filter
+from ortsep.stft import Analyser, Synthesiser, frame_count
+
+F32 = npt.NDArray[np.float32]
+C64 = npt.NDArray[np.complex64]
+Progress = Callable[[int, int], None]
+"""Called with the samples done and the samples in all."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Mean and deviation by which a song is standardised; the identity by default."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def apply(self, x: F32) -> F32:
+        return x if self == Level() else (x - np.float32(self.mean)) * np.float32(1 / self.deviation)
+
+    def undo(self, x: F32) -> F32:
+        return x if self == Level() else x * np.float32(self.deviation) + np.float32(self.mean)
+
+
+class Statistics:
+    """Mean and standard deviation (ddof 1) of a song's mono mix, gathered block by block in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = 0.0
+        self._squares = 0.0
+
+    def add(self, block: F32) -> None:
+        """Take in a block [C, n] (Chan, Golub and LeVeque 1979: pairwise update of mean and sum of squares)."""
+        mono = block.mean(axis=0, dtype=np.float64)
+        if not mono.size:
+            return
+        mean, count = float(mono.mean()), self.count + mono.size
+        delta = mean - self._mean
+        self._squares += float(np.square(mono - mean).sum()) + delta * delta * self.count * mono.size / count
+        self._mean += delta * mono.size / count
+        self.count = count
+
+    def level(self, eps: float) -> Level:
+        """The level to standardise by; a silent or one-sample song has a deviation of ``eps``."""
+        variance = self._squares / (self.count - 1) if self.count > 1 else 0.0
+        return Level(self._mean, float(np.sqrt(variance)) + eps)
+
+
+def separate_chunks(
+    network: Network, plan: Plan, blocks: Iterable[F32], level: Level, progress: Progress | None = None
+) -> Iterator[F32]:
+    """Separate blocks [C, n] of a song, planned beforehand: blocks [S, C, n] in order, ``plan.samples`` in all."""
+    channels = network.spec.channels
+    keep = keep_from(plan)
+
+    def prepared() -> Iterator[Work]:
+        window = Window(blocks, channels)
+        for chunk, earliest in zip(plan.chunks, keep, strict=True):
+            window.drop(earliest)
+            mix = window.read(chunk.read, chunk.length)
+            if level != Level():
+                inside = slice(max(0, -chunk.read), max(0, min(chunk.length, plan.samples - chunk.read)))
+                mix[:, inside] = level.apply(mix[:, inside])
+            yield network.prepare(mix)
+
+    def inferred() -> Iterator[tuple[Work, list[F32]]]:
+        for work in ahead(prepared()):
+            yield work, network.infer(work)
+
+    joined = OverlapAdd(len(network.wanted), channels)
+    results = ahead(inferred(), on_close=network.cancel)
+    for chunk, (work, outputs) in zip(plan.chunks, results, strict=True):
+        result = network.finish(work, outputs)
+        done = joined.final(chunk.start)
+        joined.add(chunk.start, result[..., chunk.start - chunk.read : chunk.stop - chunk.read], plan.weights(chunk))
+        if done.shape[-1]:
+            yield level.undo(done)
+        if progress is not None:
+            progress(chunk.stop, plan.samples)
+    yield level.undo(joined.final(plan.samples))
+
+
+def separate_frames(
+    network: Network,
+    samples: int,
+    blocks: Iterable[F32],
+    grouping: Blocks,
+    filtering: Filter,
+    *,
+    rows: Sequence[int],
+    residual: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[F32]:
+    """Separate blocks [C, n] of a song of ``samples`` by masks on its STFT: blocks [S, C, n], ``samples`` in all.
+
+    ``rows`` are the stems to keep of those that the network estimates. ``residual`` gives the Wiener filter's model of
+    the mixture one source more, for what is none of the stems; the stems stay the same in number.
+    """
+    transform, channels = network.spec.stft, network.spec.channels
+    assert transform is not None
+    frames = frame_count(transform, samples)
+    whole = frames <= grouping.whole
+
+    def spectra() -> Iterator[C64]:
+        analyser = Analyser(transform, channels)
+        for block in blocks:
+            yield analyser.push(block)
+        yield analyser.finish()
+
+    def estimated() -> Iterator[tuple[C64, F32]]:
+        size, overlap = (frames, 0) if whole else (grouping.frames * grouping.batch, grouping.overlap)
+        if overlap:
+            yield from _crossfaded(
+                network, regroup(ahead(spectra()), grouping.frames, overlap), overlap, transform.bins
+            )
+            return
+        for group in regroup(ahead(spectra()), size):
+            yield group, _estimate(network, group[:, : transform.bins], grouping, whole)
+
+    synthesiser = Synthesiser(transform, (len(rows), channels), samples)
+    window = filtering.window if filtering.method == "wiener" else 0
+    done = 0
+    for mixture, estimate in _windows(ahead(estimated(), on_close=network.cancel), window):
+        spectra_of_stems = apply_filter(
+            filtering,
+            mixture,
+            estimate,
+            output="masks" if network.spec.output == "masks" else "stem_magnitudes",
+            residual=residual,
+            complete=len(network.wanted) == len(network.spec.stems),
+        )
+        block = synthesiser.push(spectra_of_stems[list(rows)])
+        done += block.shape[-1]
+        if block.shape[-1]:
+            yield block
+        if progress is not None:
+            progress(min(done, samples), samples)
+    yield synthesiser.finish()
+    if progress is not None:
+        progress(samples, samples)
+
+
+def _estimate(network: Network, spectrum: C64, grouping: Blocks, whole: bool) -> F32:
+    """The graph's estimates [S, C, F, t] for spectra [C, F, t], in blocks of the grouping's frames."""
+    magnitude = np.abs(spectrum)
+    frames = magnitude.shape[-1]
+    if whole or not grouping.padded:
+        whole_estimate: F32 = network.estimate(magnitude[None])[0]
+        return whole_estimate
+    count = -(-frames // grouping.frames)
+    padded = np.zeros((*magnitude.shape[:2], count * grouping.frames), np.float32)
+    padded[..., :frames] = magnitude
+    shape = (*magnitude.shape[:2], count, grouping.frames)
+    batch = np.ascontiguousarray(padded.reshape(shape).transpose(2, 0, 1, 3))
+    estimates = network.estimate(batch).transpose(1, 2, 3, 0, 4)
+    flat: F32 = estimates.reshape(*estimates.shape[:3], -1)[..., :frames]
+    return flat
+
+
+def regroup(parts: Iterable[C64], size: int, overlap: int = 0) -> Iterator[C64]:
+    """Groups of ``size`` frames from parts of any; each but the first repeats ``overlap`` frames of the former."""
+    held: list[C64] = []
+    count = 0
+    for part in parts:
+        held.append(part)
+        count += part.shape[-1]
+        while count >= size:
+            joined = np.concatenate(held, axis=-1)
+            yield joined[..., :size]
+            held = [joined[..., size - overlap :].copy()]
+            count = held[0].shape[-1]
+    if count > overlap or (count and not overlap):
+        yield np.concatenate(held, axis=-1)
+
+
+def _crossfaded(network: Network, groups: Iterable[C64], overlap: int, bins: int) -> Iterator[tuple[C64, F32]]:
+    """Estimates of overlapping groups, each joined to the next by a linear cross-fade over ``overlap`` frames."""
+    rise = (np.arange(1, overlap + 1, dtype=np.float32)) / np.float32(overlap + 1)
+    tail: tuple[C64, F32] | None = None
+    for group in groups:
+        estimate = network.estimate(np.abs(group[:, :bins])[None])[0]
+        if tail is not None:
+            estimate[..., :overlap] = estimate[..., :overlap] * rise + tail[1] * (1 - rise)
+        keep = group.shape[-1] - overlap
+        tail = group[..., keep:].copy(), estimate[..., keep:].copy()
+        yield group[..., :keep], estimate[..., :keep]
+    if tail is not None:
+        yield tail
+
+
+def _windows(pairs: Iterable[tuple[C64, F32]], window: int) -> Iterator[tuple[C64, F32]]:
+    """Mixture and estimates in windows of ``window`` frames from the song's start; as they come where it is 0."""
+    if not window:
+        yield from pairs
+        return
+    held: list[tuple[C64, F32]] = []
+    count = 0
+    for pair in pairs:
+        held.append(pair)
+        count += pair[0].shape[-1]
+        if count < window:
+            continue
+        mixture = np.concatenate([m for m, _ in held], axis=-1)
+        estimate = np.concatenate([e for _, e in held], axis=-1)
+        whole = count - count % window
+        for at in range(0, whole, window):
+            yield mixture[..., at : at + window], estimate[..., at : at + window]
+        held = [(mixture[..., whole:].copy(), estimate[..., whole:].copy())] if count % window else []
+        count %= window
+    if count:
+        yield np.concatenate([m for m, _ in held], axis=-1), np.concatenate([e for _, e in held], axis=-1)

@@ -1,0 +1,242 @@
+"""From a song's file to its stems' files, and the report of what was done."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import ortsep
+from ortsep.audio import Song, open_song, scan
+from ortsep.models.catalogue import folder_name
+from ortsep.models.errors import UsageError
+from ortsep.pipeline import ahead
+from ortsep.resample import resampled_length
+from ortsep.separator import Options, Separator
+from ortsep.stems.files import StemWriter, Written
+from ortsep.stems.paths import output_paths
+
+F32 = npt.NDArray[np.float32]
+Seconds = Callable[[float, float], None]
+"""Progress: seconds of audio done and in all."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where songs are read and stems written. Times in seconds, ``rate`` in Hz (None: the song's)."""
+
+    output: str | Path = "separated"
+    template: str = "{model}/{song}/{stem}.{ext}"
+    format: str = "wav"
+    subtype: str | None = None
+    rate: int | None = None
+    start: float = 0.0
+    duration: float | None = None
+    downmix: bool = False
+    allow_truncated: bool = False
+    skip_existing: bool = False
+    inline_audio: bool = False
+    """The samples in the report instead of files."""
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and not 1000 <= self.rate <= 768_000:
+            raise UsageError(f"a rate of {self.rate} Hz is not from 1000 to 768000; change --rate")
+
+
+@dataclass(frozen=True)
+class Stem:
+    """One stem of a report: where it is and what is in it. ``peak`` and ``rms`` are of full scale 1, after the gain."""
+
+    stem_name: str
+    path: str | None
+    channels: int
+    sample_rate: int
+    samples: int
+    peak: float
+    rms: float
+    audio: Any = None
+
+
+@dataclass(frozen=True)
+class SongReport:
+    """What was done with one song.
+
+    ``gain`` (linear) was applied to all stems alike, to fit an integer format. ``residual_db`` is how far below the
+    mixture the residual lies, where one was asked for.
+    """
+
+    song: str
+    model: str
+    provider: str
+    seconds: float
+    processing_time: float
+    gain: float
+    outputs: tuple[Stem, ...]
+    warnings: tuple[str, ...] = ()
+    wiener_filter: bool = False
+    skipped: bool = False
+    version: str = field(default_factory=lambda: ortsep.__version__)
+
+    @property
+    def real_time_factor(self) -> float:
+        """Processing time over seconds of audio: below 1 is faster than real time."""
+        return self.processing_time / self.seconds if self.seconds else 0.0
+
+    @property
+    def stems(self) -> dict[str, str | None]:
+        """Path by stem name."""
+        return {stem.stem_name: stem.path for stem in self.outputs}
+
+    def document(self) -> dict[str, Any]:
+        """The report for JSON."""
+        outputs = [{k: v for k, v in asdict(o).items() if v is not None} for o in self.outputs]
+        return {
+            "version": self.version,
+            "model": self.model,
+            "backend": self.provider,
+            "song": self.song,
+            "stems": self.stems,
+            "outputs": outputs,
+            "seconds": self.seconds,
+            "processing_time": round(self.processing_time, 3),
+            "real_time_factor": round(self.real_time_factor, 4),
+            "gain": self.gain,
+            "wiener_filter": self.wiener_filter,
+            "skipped": self.skipped,
+            "warnings": list(self.warnings),
+        }
+
+
+def places(separator: Separator, songs: Sequence[str | Path], files: Files, options: Options) -> list[dict[str, Path]]:
+    """For each song the file of each stem; two songs of one name get different ones. Raises UsageError."""
+    names, spec = separator.names(options), separator.spec
+    paths = [Path(song) for song in songs]
+    return output_paths(files.template, Path(files.output), paths, names, model=folder_name(spec.name), ext=files.format)
+
+
+def separate_file(
+    separator: Separator,
+    path: str | Path,
+    files: Files | None = None,
+    options: Options | None = None,
+    *,
+    targets: Mapping[str, Path] | None = None,
+    progress: Seconds | None = None,
+) -> SongReport:
+    """Separate one song into files; ``targets`` says where each stem goes (by default what ``places`` says).
+
+    Every stem's file appears under its name only when all are complete. Raises FileMissing, AudioError, UsageError and
+    OutputError.
+    """
+    files, options = files or Files(), options or Options()
+    began = time.perf_counter()
+    names = separator.names(options)
+    targets = targets or places(separator, [path], files, options)[0]
+    if files.skip_existing and not files.inline_audio and all(p.exists() for p in targets.values()):
+        return _skipped(separator, path, targets)
+    source = counted(
+        path,
+        start=files.start,
+        duration=files.duration,
+        downmix=files.downmix,
+        allow_truncated=files.allow_truncated,
+    )
+    song, total = source.song, source.samples
+    rate = files.rate or song.sample_rate
+    channels = 1 if song.channels == 1 else separator.spec.channels
+    samples = resampled_length(total, song.sample_rate, rate)
+    model_rate = separator.spec.sample_rate
+
+    def told(done: int, whole: int) -> None:
+        if progress is not None:
+            progress(done / model_rate, whole / model_rate)
+
+    gain = 1.0
+    with closing(ahead(separator.stream(source, options, rate=rate, progress=told))) as blocks:
+        if files.inline_audio:
+            outputs = _inline(blocks, names, channels, rate, samples)
+        else:
+            with StemWriter(
+                targets, rate, channels, samples=samples, format=files.format, subtype=files.subtype
+            ) as writer:
+                for block in blocks:
+                    writer.write(dict(zip(names, block, strict=True)))
+            gain = next(iter(writer.written.values())).gain
+            outputs = tuple(_stem(writer.written[name]) for name in names)
+    return SongReport(
+        song=str(path),
+        model=separator.spec.name,
+        provider=separator.provider,
+        seconds=round(total / song.sample_rate, 6),
+        processing_time=time.perf_counter() - began,
+        gain=gain,
+        outputs=outputs,
+        warnings=(*song.warnings, *_warnings(separator, song, gain)),
+        wiener_filter=bool(options.wiener),
+    )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A song as a source whose number of samples is known."""
+
+    song: Song
+    samples: int
+
+    @property
+    def sample_rate(self) -> int:
+        return self.song.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.song.channels
+
+    def blocks(self) -> Iterator[F32]:
+        return self.song.blocks()
+
+
+def counted(path: str | Path, **options: Any) -> Counted:
+    """Open a song with the options of ``ortsep.audio.open_song``, and count its samples.
+
+    Headers lie: one cheap pass tells the true length, and finds what is broken before anything is computed.
+    """
+    song = open_song(path, **options)
+    total = scan(song).samples
+    return Counted(replace(song, samples=total), total)
+
+
+def _skipped(separator: Separator, path: str | Path, targets: Mapping[str, Path]) -> SongReport:
+    outputs = tuple(Stem(name, str(target), 0, 0, 0, 0.0, 0.0) for name, target in targets.items())
+    return SongReport(str(path), separator.spec.name, "", 0.0, 0.0, 1.0, outputs, skipped=True)
+
+
+def _stem(file: Written) -> Stem:
+    return Stem(file.stem, str(file.path), file.channels, file.sample_rate, file.samples, file.peak, file.rms)
+
+
+def _inline(blocks: Iterator[F32], names: tuple[str, ...], channels: int, rate: int, samples: int) -> tuple[Stem, ...]:
+    whole = np.empty((len(names), channels, samples), np.float32)
+    at = 0
+    for block in blocks:
+        whole[..., at : at + block.shape[-1]] = block
+        at += block.shape[-1]
+    return tuple(
+        Stem(n, None, channels, rate, samples, float(np.abs(x).max()), float(np.sqrt(np.mean(x**2))), x.tolist())
+        for n, x in zip(names, whole, strict=True)
+    )
+
+
+def _warnings(separator: Separator, song: Song, gain: float) -> list[str]:
+    spec, found = separator.spec, []
+    if spec.weights.random:
+        found.append("the model has random weights: its stems are noise")
+    if gain != 1.0:
+        found.append(f"all stems were scaled by {gain:.4f} to fit the format; write float wav to keep the level")
+    if song.sample_rate != spec.sample_rate:
+        found.append(f"resampled from {song.sample_rate} Hz to the model's {spec.sample_rate} Hz and back")
+    found.extend(spec.notes)
+    return found
