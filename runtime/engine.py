@@ -124,13 +124,14 @@ def separate_frames(
         yield analyser.finish()
 
     def estimated() -> Iterator[tuple[C64, F32]]:
-        size, overlap = (frames, 0) if whole else (grouping.frames * grouping.batch, grouping.overlap)
-        if overlap:
+        size, overlap = grouping.frames * grouping.batch, grouping.overlap
+        if overlap and not whole:
             yield from _crossfaded(
                 network, regroup(ahead(spectra()), grouping.frames, overlap), overlap, transform.bins
             )
             return
-        for group in regroup(ahead(spectra()), size):
+        groups = _gathered(ahead(spectra()), frames) if whole else regroup(ahead(spectra()), size)
+        for group in groups:
             yield group, _estimate(network, group[:, : transform.bins], grouping, whole)
 
     synthesiser = Synthesiser(transform, (len(rows), channels), samples)
@@ -189,6 +190,19 @@ def regroup(parts: Iterable[C64], size: int, overlap: int = 0) -> Iterator[C64]:
         yield np.concatenate(held, axis=-1)
 
 
+def _gathered(parts: Iterable[C64], frames: int) -> Iterator[C64]:
+    """All ``frames`` frames as one array, without a second copy of them on the way."""
+    whole: C64 | None = None
+    at = 0
+    for part in parts:
+        if whole is None:
+            whole = np.empty((*part.shape[:2], frames), np.complex64)
+        whole[..., at : at + part.shape[-1]] = part
+        at += part.shape[-1]
+    if whole is not None:
+        yield whole
+
+
 def _crossfaded(network: Network, groups: Iterable[C64], overlap: int, bins: int) -> Iterator[tuple[C64, F32]]:
     """Estimates of overlapping groups, each joined to the next by a linear cross-fade over ``overlap`` frames."""
     rise = (np.arange(1, overlap + 1, dtype=np.float32)) / np.float32(overlap + 1)
@@ -216,12 +230,17 @@ def _windows(pairs: Iterable[tuple[C64, F32]], window: int) -> Iterator[tuple[C6
         count += pair[0].shape[-1]
         if count < window:
             continue
-        mixture = np.concatenate([m for m, _ in held], axis=-1)
-        estimate = np.concatenate([e for _, e in held], axis=-1)
+        mixture, estimate = _joined(held)
         whole = count - count % window
         for at in range(0, whole, window):
             yield mixture[..., at : at + window], estimate[..., at : at + window]
         held = [(mixture[..., whole:].copy(), estimate[..., whole:].copy())] if count % window else []
         count %= window
     if count:
-        yield np.concatenate([m for m, _ in held], axis=-1), np.concatenate([e for _, e in held], axis=-1)
+        yield _joined(held)
+
+
+def _joined(pairs: list[tuple[C64, F32]]) -> tuple[C64, F32]:
+    if len(pairs) == 1:
+        return pairs[0]
+    return np.concatenate([m for m, _ in pairs], axis=-1), np.concatenate([e for _, e in pairs], axis=-1)

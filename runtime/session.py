@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ class Session:
         options.intra_op_num_threads = threads or 0
         options.enable_cpu_mem_arena = not low_memory
         options.enable_mem_pattern = not low_memory
+        if not low_memory:
+            _share_arena()
+            options.add_session_config_entry("session.use_env_allocators", "1")
         names: list[Any] = [(PROVIDERS[chosen], _OPTIONS[chosen])] if chosen != "cpu" else []
         try:
             self._session = ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
@@ -134,6 +138,16 @@ class Session:
     def cancel(self) -> None:
         """End the run in progress, from another thread, and every later one."""
         self._run_options.terminate = True
+
+
+@cache
+def _share_arena() -> None:
+    """One CPU arena for all sessions of the process: the graphs of a bag then reuse each other's memory."""
+    import onnxruntime as ort
+
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    as_requested, default = 1, -1
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, as_requested, default, default))
 
 
 def _first_line(error: Exception) -> str:

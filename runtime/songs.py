@@ -115,7 +115,9 @@ def places(separator: Separator, songs: Sequence[str | Path], files: Files, opti
     """For each song the file of each stem; two songs of one name get different ones. Raises UsageError."""
     names, spec = separator.names(options), separator.spec
     paths = [Path(song) for song in songs]
-    return output_paths(files.template, Path(files.output), paths, names, model=folder_name(spec.name), ext=files.format)
+    return output_paths(
+        files.template, Path(files.output), paths, names, model=folder_name(spec.name), ext=files.format
+    )
 
 
 def separate_file(
