@@ -120,11 +120,16 @@ def run(
     inline_audio: Annotated[
         bool, typer.Option("--inline-audio", help="With --json: the samples too, and no files.")
     ] = False,
+    timeout: Annotated[float | None, typer.Option("--timeout", help="Give a song up after so many seconds.")] = None,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Separate songs into stems."""
+    """Separate songs into stems.
+
+    A second model behind the first takes one of its stems: ortsep run htdemucs larsnet song.wav separates the drums
+    further. MODEL@STEM says which stem, where the model itself does not.
+    """
     from ortsep.commands.run import run_songs
     from ortsep.separator import Options
     from ortsep.songs import Files
@@ -162,7 +167,7 @@ def run(
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is Provider.mps else provider.value
     loading = {"provider": name, "threads": threads, "low_memory": low_memory}
-    _leave(run_songs(arguments, options, files, loading, as_json=json_, quiet=quiet, debug=debug))
+    _leave(run_songs(arguments, options, files, loading, timeout=timeout, as_json=json_, quiet=quiet, debug=debug))
 
 
 @app.command()

@@ -86,7 +86,7 @@ class Network:
             if names != set(feeds) and len(names) == len(feeds) == 1:
                 feeds = dict(zip(names, feeds.values(), strict=True))
             outputs = [o[0] for o in session.run(feeds, self._output_names(session))]
-            if len(self._members) == 1 and [k for _, k, _ in shares] == list(range(len(outputs[0]))):
+            if len(self._members) == 1 and _as_they_are(shares, len(outputs[0])):
                 return outputs
             if not combined:
                 combined = [np.zeros((len(self.wanted), *o.shape[1:]), np.float32) for o in outputs]
@@ -117,7 +117,7 @@ class Network:
         results = np.empty(0, np.float32)
         for (_, session), shares in zip(self._members, self._shares, strict=True):
             (output,) = session.run({session.inputs[0].name: magnitude})
-            if len(self._members) == 1 and [k for _, k, _ in shares] == list(range(output.shape[1])):
+            if len(self._members) == 1 and _as_they_are(shares, output.shape[1]):
                 return output
             if not results.size:
                 results = np.zeros((output.shape[0], len(self.wanted), *output.shape[2:]), np.float32)
@@ -126,15 +126,25 @@ class Network:
         return results
 
     def cancel(self) -> None:
-        """End the run in progress, from another thread."""
+        """End the run in progress, from another thread; none begins until ``renew``."""
         for _, session in self._members:
             session.cancel()
+
+    def renew(self) -> None:
+        """Run again after a ``cancel``."""
+        for _, session in self._members:
+            session.renew()
 
     def _output_names(self, session: Session) -> list[str] | None:
         return ["stems", "stem_spectra"] if self.spec.domain == "hybrid" else None
 
 
 _INPUTS = {"waveform": ["mix"], "magnitude": ["magnitude"], "complex": ["spectrum"], "hybrid": ["mix", "spectrum"]}
+
+
+def _as_they_are(shares: Sequence[tuple[int, int, float]], rows: int) -> bool:
+    """Whether a lone graph's rows are the wanted stems, all of them and in order."""
+    return [(place, row) for place, row, _ in shares] == [(k, k) for k in range(rows)]
 
 
 def _check_tensors(model: Model, member: Member, session: Session) -> None:

@@ -43,15 +43,18 @@ def ahead(items: Iterable[T], depth: int = 1, on_close: Callable[[], None] | Non
 
     thread = threading.Thread(target=work, name="ortsep-ahead", daemon=True)
     thread.start()
+    ended = False
     try:
         while (item := ready.get()) is not _END:
             if isinstance(item, _Failure):
+                ended = True
                 raise item.error
             yield item  # type: ignore[misc]
             del item
+        ended = True
     finally:
         stopping.set()
-        if on_close is not None and thread.is_alive():
+        if on_close is not None and not ended:
             on_close()
         thread.join()
 

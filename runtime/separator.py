@@ -202,7 +202,7 @@ class Separator:
         raw = self._separated(source, model_samples, wanted, options, progress)
         channels = 1 if source.channels == 1 else self.spec.channels
         stems = _rerated(_narrowed(raw, channels), len(wanted), channels, self.spec.sample_rate, rate, samples)
-        yield from _with_rest(stems, source, channels, rate, samples) if rest else stems
+        yield from complement(stems, source, self.spec.channels, rate) if rest else stems
 
     def _separated(
         self, source: Source, samples: int, wanted: Sequence[int], options: Options, progress: Progress | None
@@ -248,7 +248,13 @@ class Separator:
             if key not in self._networks:
                 self._networks.clear()
                 self._networks[key] = Network(self.model, key, **self._load)  # type: ignore[arg-type]
+            self._networks[key].renew()
             return self._networks[key]
+
+    def cancel(self) -> None:
+        """End the separation in progress, from another thread: it raises ``ortsep.session.Cancelled``."""
+        for network in list(self._networks.values()):
+            network.cancel()
 
 
 def as_mixture(mix: npt.ArrayLike) -> tuple[F32, Callable[[F32], F32]]:
@@ -360,8 +366,10 @@ def _rerated(blocks: Iterator[F32], stems: int, channels: int, rate: int, wanted
         yield block.reshape(stems, channels, -1)
 
 
-def _with_rest(stems: Iterator[F32], source: Source, channels: int, rate: int, samples: int) -> Iterator[F32]:
-    """Stem blocks with one stem more: the source, decoded again, less their sum."""
+def complement(stems: Iterator[F32], source: Source, model_channels: int, rate: int) -> Iterator[F32]:
+    """Stem blocks [S, C, n] at ``rate`` with one stem more: the source, decoded again, less their sum."""
+    channels = 1 if source.channels == 1 else model_channels
+    samples = resampled_length(source.samples, source.sample_rate, rate)
     mixture = resample(source.blocks(), source.channels, source.sample_rate, rate, samples)
     held = np.zeros((source.channels, 0), np.float32)
     for block in stems:

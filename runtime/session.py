@@ -121,8 +121,7 @@ class Session:
         self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
         self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = 4
+        self._run_options = _run_options()
 
     def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
         """Run the graph. Raises Cancelled after ``cancel``, ModelError where the graph refuses the inputs."""
@@ -136,8 +135,13 @@ class Session:
         return results
 
     def cancel(self) -> None:
-        """End the run in progress, from another thread, and every later one."""
+        """End the run in progress, from another thread, and every later one until ``renew``."""
         self._run_options.terminate = True
+
+    def renew(self) -> None:
+        """Run again after a ``cancel``."""
+        if self._run_options.terminate:
+            self._run_options = _run_options()
 
 
 @cache
@@ -148,6 +152,14 @@ def _share_arena() -> None:
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     as_requested, default = 1, -1
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, as_requested, default, default))
+
+
+def _run_options() -> Any:
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,9 @@
 """From a song's file to its stems' files, and the report of what was done."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,23 @@ import numpy.typing as npt
 
 import ortsep
 from ortsep.audio import Song, open_song, scan
+from ortsep.chain import Chain
 from ortsep.models.catalogue import folder_name
-from ortsep.models.errors import UsageError
+from ortsep.models.errors import OrtsepError, UsageError
 from ortsep.pipeline import ahead
 from ortsep.resample import resampled_length
 from ortsep.separator import Options, Separator
+from ortsep.session import Cancelled
 from ortsep.stems.files import StemWriter, Written
 from ortsep.stems.paths import output_paths
 
 F32 = npt.NDArray[np.float32]
 Seconds = Callable[[float, float], None]
 """Progress: seconds of audio done and in all."""
+
+
+class TimedOut(OrtsepError, TimeoutError):
+    """A separation that took longer than it was given."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,9 @@ class SongReport:
         }
 
 
-def places(separator: Separator, songs: Sequence[str | Path], files: Files, options: Options) -> list[dict[str, Path]]:
+def places(
+    separator: Separator | Chain, songs: Sequence[str | Path], files: Files, options: Options
+) -> list[dict[str, Path]]:
     """For each song the file of each stem; two songs of one name get different ones. Raises UsageError."""
     names, spec = separator.names(options), separator.spec
     paths = [Path(song) for song in songs]
@@ -121,18 +130,19 @@ def places(separator: Separator, songs: Sequence[str | Path], files: Files, opti
 
 
 def separate_file(
-    separator: Separator,
+    separator: Separator | Chain,
     path: str | Path,
     files: Files | None = None,
     options: Options | None = None,
     *,
     targets: Mapping[str, Path] | None = None,
     progress: Seconds | None = None,
+    timeout: float | None = None,
 ) -> SongReport:
     """Separate one song into files; ``targets`` says where each stem goes (by default what ``places`` says).
 
     Every stem's file appears under its name only when all are complete. Raises FileMissing, AudioError, UsageError and
-    OutputError.
+    OutputError; TimedOut after ``timeout`` seconds, with nothing left behind.
     """
     files, options = files or Files(), options or Options()
     began = time.perf_counter()
@@ -158,7 +168,8 @@ def separate_file(
             progress(done / model_rate, whole / model_rate)
 
     gain = 1.0
-    with closing(ahead(separator.stream(source, options, rate=rate, progress=told))) as blocks:
+    stream = ahead(separator.stream(source, options, rate=rate, progress=told), on_close=separator.cancel)
+    with _deadline(separator, timeout, began), closing(stream) as blocks:
         if files.inline_audio:
             outputs = _inline(blocks, names, channels, rate, samples)
         else:
@@ -167,6 +178,8 @@ def separate_file(
             ) as writer:
                 for block in blocks:
                     writer.write(dict(zip(names, block, strict=True)))
+                    if timeout is not None and time.perf_counter() - began > timeout:
+                        raise Cancelled("the time is over")
             gain = next(iter(writer.written.values())).gain
             outputs = tuple(_stem(writer.written[name]) for name in names)
     return SongReport(
@@ -180,6 +193,24 @@ def separate_file(
         warnings=(*song.warnings, *_warnings(separator, song, gain)),
         wiener_filter=bool(options.wiener),
     )
+
+
+@contextmanager
+def _deadline(separator: Separator | Chain, timeout: float | None, began: float) -> Iterator[None]:
+    """Cancel the separation ``timeout`` seconds after ``began``. Raises TimedOut."""
+    if timeout is None:
+        yield
+        return
+    left = max(0.0, timeout - (time.perf_counter() - began))
+    timer = threading.Timer(left, separator.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Cancelled as error:
+        raise TimedOut(f"the separation took longer than {timeout:g} s; allow more time or a faster model") from error
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True)
@@ -211,7 +242,7 @@ def counted(path: str | Path, **options: Any) -> Counted:
     return Counted(replace(song, samples=total), total)
 
 
-def _skipped(separator: Separator, path: str | Path, targets: Mapping[str, Path]) -> SongReport:
+def _skipped(separator: Separator | Chain, path: str | Path, targets: Mapping[str, Path]) -> SongReport:
     outputs = tuple(Stem(name, str(target), 0, 0, 0, 0.0, 0.0) for name, target in targets.items())
     return SongReport(str(path), separator.spec.name, "", 0.0, 0.0, 1.0, outputs, skipped=True)
 
@@ -232,7 +263,7 @@ def _inline(blocks: Iterator[F32], names: tuple[str, ...], channels: int, rate: 
     )
 
 
-def _warnings(separator: Separator, song: Song, gain: float) -> list[str]:
+def _warnings(separator: Separator | Chain, song: Song, gain: float) -> list[str]:
     spec, found = separator.spec, []
     if spec.weights.random:
         found.append("the model has random weights: its stems are noise")

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
+from ortsep.chain import Chain
+from ortsep.model import find_model
+from ortsep.models.catalogue import catalogue
 from ortsep.models.errors import FileMissing, OrtsepError, UsageError
 from ortsep.separator import Options, Separator
 from ortsep.songs import Files, Seconds, SongReport, places, separate_file
@@ -26,23 +29,25 @@ def run_songs(
     files: Files,
     loading: dict[str, Any],
     *,
+    timeout: float | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
 ) -> int:
     """Separate every song. Returns the exit status: that of the first song that failed, else 0."""
-    if len(arguments) < 2:
+    models, named = _split(arguments)
+    if not named:
         raise UsageError("name a model and at least one song: ortsep run MODEL SONG...")
-    separator = Separator(arguments[0], **loading)
+    separator = _load(models, loading)
     separator.names(options)
-    songs = list(_songs(arguments[1:]))
+    songs = list(_songs(named))
     reports: list[SongReport] = []
     failures: list[tuple[Path, OrtsepError]] = []
     _warn_of_noise(separator, quiet)
     for path, targets in zip(songs, places(separator, songs, files, options), strict=True):
         try:
             with _progress(path.name, quiet) as told:
-                report = separate_file(separator, path, files, options, targets=targets, progress=told)
+                report = separate_file(separator, path, files, options, targets=targets, progress=told, timeout=timeout)
         except OrtsepError as error:
             if len(songs) == 1 or debug:
                 raise
@@ -57,8 +62,40 @@ def run_songs(
     return failures[0][1].status if failures else 0
 
 
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The model, perhaps a second one behind it, and the songs.
+
+    The second argument is a model too if it is a .onnx file, a folder with one, or the name of a model and no file.
+    """
+    if len(arguments) > 1 and _is_model(arguments[1]):
+        return list(arguments[:2]), list(arguments[2:])
+    return list(arguments[:1]), list(arguments[1:])
+
+
+def _is_model(argument: str) -> bool:
+    name, _, _ = argument.partition("@")
+    path = Path(argument if Path(argument).exists() else name)
+    if path.is_dir():
+        return any(path.glob("*.onnx"))
+    if path.exists():
+        return path.suffix == ".onnx"
+    try:
+        find_model(name)
+    except FileMissing:
+        return any(name in (card.name, *card.aliases) for card in catalogue().values())
+    return True
+
+
+def _load(models: Sequence[str], loading: dict[str, Any]) -> Separator | Chain:
+    first = Separator(models[0], **loading)
+    if len(models) == 1:
+        return first
+    name, _, feed = models[1].partition("@")
+    return Chain(first, Separator(name, **loading), feed or None)
+
+
 def _document(
-    separator: Separator, reports: list[SongReport], failures: list[tuple[Path, OrtsepError]], count: int
+    separator: Separator | Chain, reports: list[SongReport], failures: list[tuple[Path, OrtsepError]], count: int
 ) -> dict[str, Any]:
     """One song: its report. Several: all reports and failures in ``songs``."""
     if count == 1:
@@ -129,6 +166,6 @@ def _tell(report: SongReport) -> None:
         print(f"  note: {warning}", file=sys.stderr)
 
 
-def _warn_of_noise(separator: Separator, quiet: bool) -> None:
+def _warn_of_noise(separator: Separator | Chain, quiet: bool) -> None:
     if separator.spec.weights.random and not quiet:
         print(f"{separator.spec.name} has random weights: its stems are noise", file=sys.stderr)
