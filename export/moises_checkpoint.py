@@ -244,17 +244,26 @@ def match_preset(arch: Architecture) -> tuple[Card | None, str]:
 
 def configured(arch: Architecture, config: Mapping[str, Any], where: str) -> Architecture:
     """``arch`` with what shapes don't tell from the constructor's arguments. Raises WeightsError if they clash."""
-    given = {k: v for k, v in config.items() if k != "transformer_params"}
-    given |= {k: v for k, v in dict(config.get("transformer_params") or {}).items() if "dropout" not in k}
-    given.pop("flash_attn", None)
+    given = dict(config)
+    transformer = given.pop("transformer_params", None) or {}
+    if not isinstance(transformer, Mapping):
+        raise WeightsError(f"{where} has transformer_params that are not arguments by name; write 'heads: 4' and so on")
+    given |= {k: v for k, v in transformer.items() if k != "flash_attn" and "dropout" not in str(k)}
     only = {"use_mask": True, "norm_name": "BatchNorm", "win_size": given.get("n_fft", arch.n_fft)}
     for name, value in only.items():
         if given.pop(name, value) != value:
             raise WeightsError(f"{where} has {name} = {config[name]!r} and the exporter can only do {value!r}")
-    known = {f.name: f.type for f in fields(Architecture)} | {"sources": tuple}
-    if unknown := [n for n in given if n not in known or n == "new"]:
+    known = {f.name for f in fields(Architecture)} - {"new"}
+    if unknown := [n for n in given if n not in known]:
         raise WeightsError(f"{where} has arguments that MoisesLight does not take: {', '.join(map(str, unknown))}")
+    hop = given.get("hop_size", arch.hop_size)
+    if type(hop) is not int or not 1 <= hop <= arch.n_fft:
+        raise WeightsError(f"{where} has hop_size {hop!r}; it is a number of samples up to {arch.n_fft}")
+    if type(given.get("normalized", True)) is not bool:
+        raise WeightsError(f"{where} has normalized {given['normalized']!r}; it is true or false")
     if "sources" in given:
+        if not isinstance(given["sources"], list | tuple):
+            raise WeightsError(f"{where} has sources {given['sources']!r}; they are a list of stem names")
         given["sources"] = tuple(map(str, given["sources"]))
         if len(given["sources"]) != len(arch.sources):
             raise WeightsError(
@@ -314,7 +323,7 @@ def pick(found: Mapping[str, State], where: str) -> tuple[State, str]:
         if len(raw) == 1 or not lent:
             return {**buffers, **found[averaged[0]]}, f"took the moving average {averaged[0]!r}{lent}"
     first = next(iter(found))
-    if all(_same(found[first], state) for state in found.values()):
+    if all(_same(found[first], state) for name, state in found.items() if name != first):
         return found[first], f"took the parameters under {first!r}" if first else ""
     raise WeightsError(
         f"{where} holds {len(found)} different networks, under {', '.join(map(repr, found))}; "
