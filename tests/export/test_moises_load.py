@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ortsep.export.family import Choice
-from ortsep.export.moises_checkpoint import Architecture, of_card, parameters, presets
+from ortsep.export.moises_architecture import Architecture, of_card, parameters, presets
 from ortsep.export.moises_light import MoisesLight, load
 from ortsep.models.catalogue import Card, find_card
 from ortsep.models.errors import FileMissing, UsageError, WeightsError

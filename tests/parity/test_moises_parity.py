@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ortsep.export.family import Choice
-from ortsep.export.moises_checkpoint import ACTIVATIONS, Architecture, of_card, parameter_count, parameters, presets
+from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, parameters, presets
 from ortsep.export.moises_graph import build_graph
 from ortsep.export.moises_light import MoisesLight, load
 from ortsep.export.moises_network import build_network, load_network, masks
