@@ -1,156 +1,23 @@
 """Which Moises-Light a checkpoint holds: generation, preset and stems, read off its keys and shapes.
 
-The package moises-light exists in two generations that share a name and not a network: 0.1.0 to 0.1.3 ("legacy" here),
-and 0.1.4 and later. Sizes all follow from the shapes; the hop, the activation and the like do not, so that a model
-which is no preset needs its constructor's arguments.
+Sizes all follow from the shapes; the hop, the activation and the like do not, so that a model which is no preset needs
+its constructor's arguments.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.models.catalogue import Card, catalogue
+from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, Shape, State, of_card, parameters, presets
+from ortsep.models.catalogue import Card
 from ortsep.models.errors import WeightsError
 
-FAMILY = "moises_light"
-STEMS = ("vocals", "drums", "bass", "other")
-"""The presets' order (moises_light.configs)."""
-ACTIVATIONS = ("ReLU", "GELU", "LeakyReLU", "Softplus", "SiLU", "Mish")
-Shape = tuple[int, ...]
-State = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The constructor's arguments (``moises_light.MoisesLight``), the transformer's among them, and the generation."""
-
-    new: bool = True
-    """Package 0.1.4 and later; otherwise 0.1.0 to 0.1.3."""
-    sources: tuple[str, ...] = STEMS
-    audio_channels: int = 2
-    n_fft: int = 6144
-    hop_size: int = 1024
-    freq_dim: int = 2048
-    n_bands: int = 4
-    G: int = 56
-    n_enc: int = 3
-    n_dec: int = 1
-    n_split_enc: int = 3
-    n_split_dec: int = 1
-    n_rope: int = 5
-    bn_factor: int = 8
-    edge_kernel_size: int = 3
-    heads: int = 4
-    dim_head: int = 32
-    ff_mult: int = 2
-    normalized: bool = True
-    act_name: str = "ReLU"
-
-    @property
-    def freq_band(self) -> int:
-        return self.freq_dim // self.n_bands
-
-    @property
-    def generation(self) -> str:
-        return "0.1.4 and later" if self.new else "0.1.0 to 0.1.3"
-
-    def constructor(self) -> dict[str, Any]:
-        """Arguments for the package's class, of 0.1.5 for both generations."""
-        kwargs = asdict(self)
-        transformer = {name: kwargs.pop(name) for name in TRANSFORMER}
-        dropouts = dict.fromkeys(("attn_dropout", "proj_dropout", "ff_dropout"), 0.0)
-        del kwargs["new"]
-        kwargs |= {"sources": list(self.sources), "win_size": self.n_fft, "use_mask": True, "norm_name": "BatchNorm"}
-        return {**kwargs, "transformer_params": {**transformer, **dropouts, "flash_attn": False}}
-
-
-TRANSFORMER = ("heads", "dim_head", "ff_mult")
 TELLING = tuple(f.name for f in fields(Architecture) if f.name not in ("new", "sources"))
-LEGACY = {"new": False, "bn_factor": 4, "edge_kernel_size": 1}
-
-
-def of_card(card: Card, new: bool = True, sources: tuple[str, ...] = STEMS) -> Architecture:
-    """A preset's architecture."""
-    own = {k: v for k, v in card.arguments.items() if k != "legacy_parameters"}
-    return Architecture(**{**own, **({} if new else LEGACY), "sources": sources})
-
-
-def presets() -> dict[str, Card]:
-    """The family's cards by name."""
-    return {name: card for name, card in catalogue().items() if card.family == FAMILY}
-
-
-# -- what a network of an architecture holds --------------------------------------------------------------------------
-
-
-def parameters(arch: Architecture) -> dict[str, Shape]:
-    """Names and shapes of everything that the network needs, BatchNorm's statistics included."""
-    return dict(_parameters(arch))
-
-
-def _parameters(a: Architecture) -> Iterator[tuple[str, Shape]]:
-    def conv(name: str, shape: Shape, outs: int = 0) -> Iterator[tuple[str, Shape]]:
-        yield f"{name}.weight", shape
-        yield f"{name}.bias", (outs or shape[0],)
-
-    def norm(name: str, channels: int) -> Iterator[tuple[str, Shape]]:
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            yield f"{name}.{part}", (channels,)
-
-    def normed(name: str, shape: Shape, outs: int = 0) -> Iterator[tuple[str, Shape]]:
-        yield from conv(f"{name}.conv", shape, outs)
-        yield from norm(f"{name}.bn", outs or shape[0])
-
-    def split_and_merge(name: str, channels: int, splits: int) -> Iterator[tuple[str, Shape]]:
-        kernel = (3, 3) if a.new else (3, 1)
-        inner = [f"{part}.{i}" for part in ("split1", "split2") for i in range(splits)]
-        for part in ("res", *inner):
-            yield from normed(f"{name}.{part}", (channels, channels // a.n_bands, *kernel))
-        small = a.freq_band // a.bn_factor
-        yield from conv(f"{name}.tdf.fc1", (small, a.freq_band))
-        yield from conv(f"{name}.tdf.fc2", (a.freq_band, small))
-        yield from norm(f"{name}.tdf.bn1", channels)
-        yield from norm(f"{name}.tdf.bn2", channels)
-
-    c, edge = 2 * a.audio_channels, (a.edge_kernel_size,) * 2
-    yield from normed("first_conv", (a.G, c, *edge))
-    for i in range(a.n_enc):
-        yield from split_and_merge(f"encoder_blocks.{i}", (i + 1) * a.G, a.n_split_enc)
-        yield from normed(f"ds.{i}", ((i + 2) * a.G, (i + 1) * a.G, 1, 2))
-    deep = (a.n_enc + 1) * a.G
-    yield from split_and_merge("bottleneck.split_merge", deep, a.n_split_enc)
-    for i in range(a.n_rope):
-        for kind in ("time", "freq"):
-            name, inner = f"bottleneck.rope_blocks.{i}.{kind}_transformer.layers.0", a.heads * a.dim_head
-            yield f"{name}.0.norm.gamma", (deep,)
-            yield f"{name}.0.rotary_embed.freqs", (a.dim_head // 2,)
-            yield f"{name}.0.to_qkv.weight", (3 * inner, deep)
-            yield from conv(f"{name}.0.to_gates", (a.heads, deep))
-            yield f"{name}.0.to_out.0.weight", (deep, inner)
-            yield f"{name}.1.net.0.gamma", (deep,)
-            yield from conv(f"{name}.1.net.1", (a.ff_mult * deep, deep))
-            yield from conv(f"{name}.1.net.4", (deep, a.ff_mult * deep))
-    if a.new:
-        yield "bottleneck.final_norm.gamma", (deep,)
-    for i in range(a.n_enc):
-        name = f"dec_heavy_us.{i}" if i < a.n_dec else f"dec_light_us.{i - a.n_dec}"
-        channels = (a.n_enc - i) * a.G
-        yield from normed(name, (channels + a.G, channels, 1, 2), channels)
-        if i < a.n_dec:
-            yield from split_and_merge(f"dec_heavy_blocks.{i}", channels, a.n_split_dec)
-    final = (c * a.n_bands, a.G // a.n_bands, *edge)
-    yield from conv("final_conv", final) if a.new else normed("final_conv", final)
-    if not a.new or len(a.sources) > 1:
-        yield from conv("source_head", (len(a.sources) * c, c, 1, 1))
-
-
-def parameter_count(arch: Architecture) -> int:
-    """As ``sum(p.numel() for p in model.parameters())`` counts: without BatchNorm's statistics."""
-    return sum(int(np.prod(s)) for name, s in _parameters(arch) if ".running_" not in name)
+"""What tells presets apart."""
 
 
 # -- recognising ------------------------------------------------------------------------------------------------------
@@ -244,17 +111,26 @@ def match_preset(arch: Architecture) -> tuple[Card | None, str]:
 
 def configured(arch: Architecture, config: Mapping[str, Any], where: str) -> Architecture:
     """``arch`` with what shapes don't tell from the constructor's arguments. Raises WeightsError if they clash."""
-    given = {k: v for k, v in config.items() if k != "transformer_params"}
-    given |= {k: v for k, v in dict(config.get("transformer_params") or {}).items() if "dropout" not in k}
-    given.pop("flash_attn", None)
+    given = dict(config)
+    transformer = given.pop("transformer_params", None) or {}
+    if not isinstance(transformer, Mapping):
+        raise WeightsError(f"{where} has transformer_params that are not arguments by name; write 'heads: 4' and so on")
+    given |= {k: v for k, v in transformer.items() if k != "flash_attn" and "dropout" not in str(k)}
     only = {"use_mask": True, "norm_name": "BatchNorm", "win_size": given.get("n_fft", arch.n_fft)}
     for name, value in only.items():
         if given.pop(name, value) != value:
             raise WeightsError(f"{where} has {name} = {config[name]!r} and the exporter can only do {value!r}")
-    known = {f.name: f.type for f in fields(Architecture)} | {"sources": tuple}
-    if unknown := [n for n in given if n not in known or n == "new"]:
+    known = {f.name for f in fields(Architecture)} - {"new"}
+    if unknown := [n for n in given if n not in known]:
         raise WeightsError(f"{where} has arguments that MoisesLight does not take: {', '.join(map(str, unknown))}")
+    hop = given.get("hop_size", arch.hop_size)
+    if type(hop) is not int or not 1 <= hop <= arch.n_fft:
+        raise WeightsError(f"{where} has hop_size {hop!r}; it is a number of samples up to {arch.n_fft}")
+    if type(given.get("normalized", True)) is not bool:
+        raise WeightsError(f"{where} has normalized {given['normalized']!r}; it is true or false")
     if "sources" in given:
+        if not isinstance(given["sources"], list | tuple):
+            raise WeightsError(f"{where} has sources {given['sources']!r}; they are a list of stem names")
         given["sources"] = tuple(map(str, given["sources"]))
         if len(given["sources"]) != len(arch.sources):
             raise WeightsError(
@@ -314,7 +190,7 @@ def pick(found: Mapping[str, State], where: str) -> tuple[State, str]:
         if len(raw) == 1 or not lent:
             return {**buffers, **found[averaged[0]]}, f"took the moving average {averaged[0]!r}{lent}"
     first = next(iter(found))
-    if all(_same(found[first], state) for state in found.values()):
+    if all(_same(found[first], state) for name, state in found.items() if name != first):
         return found[first], f"took the parameters under {first!r}" if first else ""
     raise WeightsError(
         f"{where} holds {len(found)} different networks, under {', '.join(map(repr, found))}; "

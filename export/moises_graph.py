@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from ortsep.export.graph import MICROSOFT, Graph
-from ortsep.export.moises_checkpoint import Architecture
+from ortsep.export.moises_architecture import Architecture
 
 F64 = npt.NDArray[np.float64]
 State = Mapping[str, npt.NDArray[Any]]

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 
 from ortsep.export.family import F32, Choice, Complex, Float
-from ortsep.export.moises_checkpoint import STEMS, Architecture, Found, State, parameter_count, recognise
+from ortsep.export.moises_architecture import STEMS, Architecture, State, parameter_count
+from ortsep.export.moises_checkpoint import Found, recognise
 from ortsep.export.moises_graph import build_graph
 from ortsep.models.catalogue import Card
 from ortsep.models.errors import FileMissing, UsageError, WeightsError

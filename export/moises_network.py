@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ortsep.export.moises_checkpoint import Architecture, State, of_card
+from ortsep.export.moises_architecture import Architecture, State, of_card
 from ortsep.models.catalogue import Card
 from ortsep.models.errors import MissingDependency
 

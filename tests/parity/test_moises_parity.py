@@ -1,0 +1,177 @@
+"""Moises-Light: the graph against the package's network in float64, and the older generation against stored answers."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from ortsep.export.family import Choice
+from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, parameters, presets
+from ortsep.export.moises_graph import build_graph
+from ortsep.export.moises_light import MoisesLight, load
+from ortsep.export.moises_network import build_network, load_network, masks
+
+sys.path.insert(0, str(Path(__file__).parent))
+from moises_inputs import seeded_clip, seeded_state
+
+Snr = Callable[[Any, Any], float]
+GATE = 110.0
+PRESETS = sorted(presets())
+TINY = Architecture(
+    n_fft=256, hop_size=64, freq_dim=96, n_bands=3, G=6, n_enc=2, n_dec=1, n_split_enc=2, n_rope=2, dim_head=8, heads=2
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """torch's threads wait by spinning: on a busy machine these small networks take six times as long with two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _state(arch: Architecture) -> dict[str, Any]:
+    return seeded_state(parameters(arch), growth=1.0 if arch.new else 4.0)
+
+
+def _session(model: Any) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _compare(arch: Architecture, snr: Snr, frames: list[int], batch: int = 1, portable: bool = False) -> None:
+    state = _state(arch)
+    session = _session(build_graph(arch, state, portable=portable))
+    double = load_network(arch, state).double()
+    for t in frames:
+        shape = (batch, 2 * arch.audio_channels, arch.freq_dim, t)
+        x = np.random.default_rng(t).standard_normal(shape).astype(np.float32)
+        with torch.inference_mode():
+            reference = masks(double, torch.from_numpy(x).double()).numpy()
+        (out,) = session.run(None, {"spectrum": x})
+        assert out.shape == (batch, len(arch.sources), *shape[1:])
+        assert snr(reference, out) >= GATE
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_graph_equals_network(name: str, snr: Snr) -> None:
+    _compare(of_card(presets()[name]), snr, [8])
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["new", "legacy"])
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+def test_one_graph_takes_any_length_and_batch(portable: bool, legacy: bool, snr: Snr) -> None:
+    arch = replace(TINY, new=False, edge_kernel_size=1) if legacy else TINY
+    _compare(arch, snr, [4, 64, 264], 2, portable)
+
+
+def test_preset_at_another_length(snr: Snr) -> None:
+    _compare(of_card(presets()["moises_light:paper_small"]), snr, [40])
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_activations(act: str, snr: Snr) -> None:
+    _compare(replace(TINY, act_name=act), snr, [4, 20])
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["new", "legacy"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sources": ("vocals",)},
+        {"sources": ("a", "b")},
+        {"audio_channels": 1},
+        {"n_dec": 0},
+        {"n_dec": 2, "n_split_dec": 2, "edge_kernel_size": 5},
+        {"G": 48, "n_enc": 1, "ff_mult": 3, "bn_factor": 4},
+    ],
+    ids=str,
+)
+def test_architectures_that_are_no_presets(changes: dict[str, Any], legacy: bool, snr: Snr) -> None:
+    old = {"new": False, "edge_kernel_size": 1} if legacy else {}
+    _compare(replace(TINY, **{**changes, **old}), snr, [4, 12], 2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_are_those_documented(name: str) -> None:
+    card = presets()[name]
+    assert parameter_count(of_card(card)) == card.parameters
+    assert parameter_count(of_card(card, new=False)) == card.arguments["legacy_parameters"]
+    for new in (True, False):
+        arch = of_card(card, new)
+        network = build_network(arch)
+        assert sum(p.numel() for p in network.parameters()) == parameter_count(arch)
+
+
+def _stored(name: str) -> Any:
+    return np.load(Path(__file__).parent / "data" / "moises_legacy.npz")[name.partition(":")[2]]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("small")])
+def test_legacy_network_equals_what_the_older_package_answered(name: str, snr: Snr) -> None:
+    arch, stored = of_card(presets()[name], new=False), _stored(name)
+    clip = torch.from_numpy(seeded_clip(stored.shape[-1])).double()[None]
+    with torch.inference_mode():
+        out = load_network(arch, _state(arch)).double()(clip)[0].numpy()
+    assert snr(stored, out) >= 130.0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_legacy_graph_equals_what_the_older_package_answered(name: str, snr: Snr, tmp_path: Path) -> None:
+    card, stored = presets()[name], _stored(name)
+    state = _state(of_card(card, new=False))
+    torch.save({k: torch.from_numpy(v) for k, v in state.items()}, tmp_path / "legacy.pt")
+    original = load(card, Choice(path=tmp_path / "legacy.pt"))
+    assert snr(stored, _together(original, seeded_clip(stored.shape[-1]))) >= 105.0
+
+
+def _together(original: MoisesLight, clip: Any) -> Any:
+    """z-score, graph, mask and inverse, put together as the runtime does."""
+    (_, model), *_ = original.graphs()
+    spectrum = original.transform(clip)
+    (out,) = _session(model).run(None, original.example(0, clip))
+    out = out[0].reshape(-1, 2, 2, *spectrum.shape[1:])
+    made = spectrum.real * out[:, :, 0] + 1j * spectrum.imag * out[:, :, 1]
+    return np.stack([original.inverse(stem, clip.shape[1]) for stem in made])
+
+
+@pytest.fixture(scope="module")
+def random_small() -> MoisesLight:
+    return load(presets()["moises_light:paper_small"], Choice(seed=1))
+
+
+@pytest.mark.parametrize("samples", [1, 1024, 20_000])
+def test_parts_make_the_whole(samples: int, random_small: MoisesLight, snr: Snr) -> None:
+    clip = seeded_clip(samples)
+    assert random_small.transform(clip).shape == (2, 2048, 8 * (1 + samples // 8192))
+    assert snr(random_small.separate(clip), _together(random_small, clip)) >= 105.0
+
+
+def test_random_weights_hide_nothing(random_small: MoisesLight, snr: Snr) -> None:
+    inputs = random_small.example(0, seeded_clip(3000))
+    (out,) = _session(next(random_small.graphs())[1]).run(None, inputs)
+    reference = random_small.network(0, inputs)["masks"]
+    assert snr(reference, out) >= GATE
+    assert 0.01 < reference.std() < 100.0
+
+
+def test_some_stems_only(random_small: MoisesLight, snr: Snr) -> None:
+    some = load(presets()["moises_light:paper_small"], Choice(seed=1, stems=("other", "vocals")))
+    assert some.spec.stems == ("vocals", "other")
+    clip = seeded_clip(3000)
+    whole = random_small.separate(clip)[[0, 3]]
+    assert snr(whole, some.separate(clip)) >= 120.0
+    assert snr(whole, _together(some, clip)) >= 105.0
+
+
+def test_export_is_repeatable(random_small: MoisesLight) -> None:
+    first, again = (next(random_small.graphs())[1].SerializeToString(deterministic=True) for _ in range(2))
+    assert first == again
