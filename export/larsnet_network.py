@@ -31,14 +31,14 @@ TILE = (4, 2)
 channels, one full block of AVX-512's convolution kernels, where two would waste seven eighths of the work."""
 
 
-class _Encoder(nn.Module):  # type: ignore[misc]
+class _Encoder(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 5, stride=2, padding=2)
         self.bn = nn.BatchNorm2d(outputs, eps=EPS)
 
 
-class _Decoder(nn.Module):  # type: ignore[misc]
+class _Decoder(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv_trans = nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
@@ -49,7 +49,7 @@ class _Decoder(nn.Module):  # type: ignore[misc]
         return y
 
 
-class UNet(nn.Module):  # type: ignore[misc]
+class UNet(nn.Module):
     """Masks from magnitudes, both [B, 2, F, T]; F = ``bins``.
 
     Dropout, which only training has, is left out. As in the original, the last encoder's batch norm is never used.
