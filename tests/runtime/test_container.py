@@ -1,4 +1,4 @@
-"""Containers: files that are cut off, lie about their length or do not know it, and what libsndfile alone makes of them."""
+"""Containers: files that are cut off, lie about their length or do not know it, and what libsndfile makes of them."""
 
 import struct
 import sys
