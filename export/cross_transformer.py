@@ -64,9 +64,7 @@ def attention(graph: Graph, q: Tokens, kv: Tokens, module: nn.Module, gain: F64,
     weights = np.split(numpy64(module.in_proj_weight), 3)
     biases = np.split(numpy64(module.in_proj_bias), 3)
     sources = (q, kv, kv)
-    parts = [
-        source.of(gemm(graph, source.value, w, b)) for source, w, b in zip(sources, weights, biases, strict=True)
-    ]
+    parts = [source.of(gemm(graph, source.value, w, b)) for source, w, b in zip(sources, weights, biases, strict=True)]
     if portable:
         y = plain_attention(graph, parts, heads)
     else:

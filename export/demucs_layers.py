@@ -35,7 +35,9 @@ def numpy64(tensor: Any) -> F64:
 def require(ok: bool, what: str) -> None:
     """Refuse a network that the graph does not cover. Raises WeightsError."""
     if not ok:
-        raise WeightsError(f"this Demucs network has {what}, which the exporter doesn't cover; export another checkpoint")
+        raise WeightsError(
+            f"this Demucs network has {what}, which the exporter doesn't cover; export another checkpoint"
+        )
 
 
 def padded(channels: int) -> int:
@@ -117,6 +119,11 @@ def per_row(array: F64, rank: int) -> F64:
     return array.reshape(1, -1, *[1] * (rank - 2))
 
 
+def qr_factor(matrix: F64) -> F64:
+    """The small R with |R x| = |matrix x| for every x."""
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
+
+
 def kernel(weight: F64, rank: int) -> F64:
     """A Conv1d weight [out, in, k] for a value of ``rank`` dimensions: along T, one row high."""
     return weight if rank == 3 else weight[:, :, None, :]
@@ -155,9 +162,7 @@ def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: in
     return graph.gelu(graph.add(graph.mul(centred, scale), shift))
 
 
-def expand(
-    graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: int
-) -> str:
+def expand(graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: int) -> str:
     """layer_scale * GLU(GroupNorm(conv(g))) for DConv's pointwise convolution H -> 2C, never holding its 2C channels
     before they are normalised; ``g`` as ``compress`` returns it.
 
@@ -178,11 +183,11 @@ def expand(
         return grown(matrix, 1, size).reshape(len(matrix), size, *tail)
 
     m = time_mean(graph, g, frames)
-    r = np.linalg.qr(weight / math.sqrt(outs), mode="r")
+    r = qr_factor(weight / math.sqrt(outs))
     moved = graph.conv(graph.sub(g, m), point(r))
     inner = time_mean(graph, graph.mul(moved, moved), frames)
     mean = np.concatenate([weight.mean(0), [bias.mean()]])
-    q = np.linalg.qr((np.column_stack([weight, bias]) - mean) / math.sqrt(outs), mode="r")
+    q = qr_factor((np.column_stack([weight, bias]) - mean) / math.sqrt(outs))
     outer = graph.conv(m, point(q))
     variance = graph.add(
         graph.op("ReduceSum", inner, graph.ints(1), keepdims=1),
@@ -224,7 +229,7 @@ def dconv(graph: Graph, x: str, module: nn.Module, *, rank: int, frames: int) ->
 def encoder_layer(graph: Graph, x: str, layer: nn.Module, width: int, *, frames: int, inject: str = "") -> str:
     """``demucs.hdemucs.HEncLayer``: strided convolution, GELU, DConv, 1x1 rewrite, GLU.
 
-    ``width`` is the size of the axis that it strides along (F of the frequency branch, T of the time branch), ``frames``
+    ``width`` is the size of the axis it strides along (F in the frequency branch, T in the time branch), ``frames``
     the T of the result, ``inject`` a value added before the GELU. Where demucs pads the time branch to a multiple of
     the stride, the convolution pads more on the right.
     """
@@ -252,7 +257,9 @@ def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int], *, gel
     weight, bias = numpy64(conv.weight), numpy64(conv.bias)
     stride = conv.stride[0]
     half, rows, tail = stride // 2, sizes[0], sizes[1:]
-    require(weight.shape[2] == 2 * stride and stride % 2 == 0, "transposed convolutions of another kernel than 2x stride")
+    require(
+        weight.shape[2] == 2 * stride and stride % 2 == 0, "transposed convolutions of another kernel than 2x stride"
+    )
     parts = []
     for first in (0, half):
         phases = np.arange(first, first + half)

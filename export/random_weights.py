@@ -20,7 +20,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     transposed = {id(m.weight) for m in module.modules() if isinstance(m, nn.ConvTranspose1d | nn.ConvTranspose2d)}
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            generator = torch.Generator().manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))  # 32 bits are all it takes
             values = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             if id(parameter) in embeddings:
                 values *= 0.1
