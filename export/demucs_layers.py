@@ -119,6 +119,11 @@ def per_row(array: F64, rank: int) -> F64:
     return array.reshape(1, -1, *[1] * (rank - 2))
 
 
+def qr_factor(matrix: F64) -> F64:
+    """The small R with |R x| = |matrix x| for every x."""
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
+
+
 def kernel(weight: F64, rank: int) -> F64:
     """A Conv1d weight [out, in, k] for a value of ``rank`` dimensions: along T, one row high."""
     return weight if rank == 3 else weight[:, :, None, :]
@@ -178,11 +183,11 @@ def expand(graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: 
         return grown(matrix, 1, size).reshape(len(matrix), size, *tail)
 
     m = time_mean(graph, g, frames)
-    r = np.linalg.qr(weight / math.sqrt(outs), mode="r")
+    r = qr_factor(weight / math.sqrt(outs))
     moved = graph.conv(graph.sub(g, m), point(r))
     inner = time_mean(graph, graph.mul(moved, moved), frames)
     mean = np.concatenate([weight.mean(0), [bias.mean()]])
-    q = np.linalg.qr((np.column_stack([weight, bias]) - mean) / math.sqrt(outs), mode="r")
+    q = qr_factor((np.column_stack([weight, bias]) - mean) / math.sqrt(outs))
     outer = graph.conv(m, point(q))
     variance = graph.add(
         graph.op("ReduceSum", inner, graph.ints(1), keepdims=1),
@@ -224,7 +229,7 @@ def dconv(graph: Graph, x: str, module: nn.Module, *, rank: int, frames: int) ->
 def encoder_layer(graph: Graph, x: str, layer: nn.Module, width: int, *, frames: int, inject: str = "") -> str:
     """``demucs.hdemucs.HEncLayer``: strided convolution, GELU, DConv, 1x1 rewrite, GLU.
 
-    ``width`` is the size of the axis that it strides along (F of the frequency branch, T of the time branch), ``frames``
+    ``width`` is the size of the axis it strides along (F in the frequency branch, T in the time branch), ``frames``
     the T of the result, ``inject`` a value added before the GELU. Where demucs pads the time branch to a multiple of
     the stride, the convolution pads more on the right.
     """

@@ -6,14 +6,10 @@ Each rewriting that makes it faster than the original stands with its algebra in
 
 import math
 from dataclasses import dataclass
-from types import MethodType
-from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from demucs.htdemucs import HTDemucs
-from torch import nn
 
 from ortsep.export.cross_transformer import cross_transformer
 from ortsep.export.demucs_layers import decoder_layer, encoder_layer, numpy64, require, standardise
@@ -52,6 +48,7 @@ def check(model: HTDemucs) -> None:
     require(not any(layer.empty for layer in layers), "branches that merge")
     require(not any(layer.norm for layer in layers), "norms in its layers (norm_starts < depth)")
     require(model.nfft // 2 % model.stride**model.depth == 0, "bins that its strides don't divide")
+    require(all(layer.rewrite is not None for layer in layers), "no 1x1 convolutions (rewrite=False)")
     require(model.crosstransformer is not None, "no transformer (t_layers=0)")
 
 
@@ -131,22 +128,19 @@ def htdemucs_network(model: HTDemucs, mix: torch.Tensor, spectrum: torch.Tensor)
     """The original network on the graph's inputs: its ``forward`` with the STFT taken from ``spectrum`` and the
     inverse left out. Returns stems and stem spectra in the model's precision.
     """
-    kept: dict[str, torch.Tensor] = {}
-
-    def mask(_: Any, z: Any, spectra: torch.Tensor) -> torch.Tensor:
-        kept["spectra"] = spectra
-        return spectra
-
-    def nothing(_: Any, z: Any, length: int) -> torch.Tensor:
-        return torch.zeros((), dtype=mix.dtype)
-
-    replaced = {"_spec": lambda _, x: x, "_magnitude": lambda _, z: spectrum, "_mask": mask, "_ispec": nothing}
+    kept: list[torch.Tensor] = []
+    replaced = {
+        "_spec": lambda x: x,
+        "_magnitude": lambda z: spectrum,
+        "_mask": lambda z, spectra: kept.append(spectra),
+        "_ispec": lambda z, length: 0.0,
+    }
     try:
         for name, function in replaced.items():
-            nn.Module.__setattr__(model, name, MethodType(function, model))
+            setattr(model, name, function)
         with torch.inference_mode():
             stems = model.eval()(mix)
     finally:
         for name in replaced:
-            model.__dict__.pop(name, None)
-    return stems, kept["spectra"]
+            delattr(model, name)
+    return stems, kept[0]

@@ -8,12 +8,10 @@ import contextlib
 import errno
 import io
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -359,20 +357,3 @@ class _Sink(io.RawIOBase):
         if not self.closed:
             super().close()
             self._file.close()
-
-
-@contextlib.contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """While inside, SIGTERM raises SystemExit(143) in the main thread, so that writers clean up as after Ctrl-C."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
