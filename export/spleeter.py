@@ -28,8 +28,9 @@ from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
-BATCH = 2
-"""Blocks a run: fastest on two cores (2stems 153 ms a block, against 175 alone and 157 by four), at 0.9 GB."""
+BATCH = 1
+"""Blocks a run. More is no faster for certain (CPU time a block, 2stems: 284 ms for one, 289 for two) and takes memory:
+545 MB against 908."""
 
 Array = npt.NDArray[Any]
 
