@@ -14,7 +14,8 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     """Give every floating parameter of ``module`` a value drawn from ``seed`` and the parameter's name, in place.
 
     Weights of two and more dimensions are normal with deviation 1/sqrt(fan_in) (embeddings 0.1), vectors called
-    ``weight``, ``scale`` or ``gamma`` uniform in ``SCALES``, biases normal with deviation 0.1. torch's own generator is not used.
+    ``weight``, ``scale`` or ``gamma`` uniform in ``SCALES``, biases normal with deviation 0.1, running statistics of
+    normalisations likewise about 0 and 1. torch's own generator is left alone.
     """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     transposed = {id(m.weight) for m in module.modules() if isinstance(m, nn.ConvTranspose1d | nn.ConvTranspose2d)}
@@ -35,3 +36,9 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             else:
                 values *= 0.1
             parameter.copy_(values)
+        for name, buffer in module.named_buffers():
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed))
+            if name.endswith("running_mean"):
+                buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
+            elif name.endswith("running_var"):
+                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
