@@ -4,6 +4,8 @@ The package moises-light exists in two generations that share a name and not a n
 and 0.1.4 and later.
 """
 
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,7 +73,7 @@ LEGACY = {"new": False, "bn_factor": 4, "edge_kernel_size": 1}
 
 def of_card(card: Card, new: bool = True, sources: tuple[str, ...] = STEMS) -> Architecture:
     """A preset's architecture."""
-    own = {k: v for k, v in card.arguments.items() if k != "legacy_parameters"}
+    own = {k: v for k, v in card.arguments.items() if not k.startswith("legacy")}
     return Architecture(**{**own, **({} if new else LEGACY), "sources": sources})
 
 
@@ -147,3 +149,34 @@ def _parameters(a: Architecture) -> Iterator[tuple[str, Shape]]:
 def parameter_count(arch: Architecture) -> int:
     """As ``sum(p.numel() for p in model.parameters())`` counts: without BatchNorm's statistics."""
     return sum(int(np.prod(s)) for name, s in _parameters(arch) if ".running_" not in name)
+
+
+def random_state(arch: Architecture, seed: int) -> State:
+    """Seeded values for everything in ``parameters``, such that no branch hides and activations stay in range.
+
+    Weights have deviation 1.2/sqrt(fan_in), norms' scales are 0.5 to 1.2, variances 0.5 to 1.5; rotary frequencies
+    are the right ones. The legacy network doubles its stream twice a transformer block: what block i adds grows by 4^i.
+    """
+    state = {}
+    for name, shape in parameters(arch).items():
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        if name.endswith("rotary_embed.freqs"):
+            values = rotary_frequencies(arch)
+        elif len(shape) > 1:
+            values = rng.standard_normal(shape) * 1.2 / np.sqrt(np.prod(shape[1:]))
+        elif name.endswith("running_var"):
+            values = rng.uniform(0.5, 1.5, shape)
+        elif name.endswith(("weight", "gamma")):
+            values = rng.uniform(0.5, 1.2, shape)
+        else:
+            values = rng.uniform(-0.3, 0.3, shape)
+        if not arch.new and (block := re.search(r"rope_blocks\.(\d+)\..*(to_out\.0|net\.4)\.weight", name)):
+            values = values * 4.0 ** int(block[1])
+        state[name] = values.astype(np.float32)
+    return state
+
+
+def rotary_frequencies(arch: Architecture) -> npt.NDArray[np.float64]:
+    """Of rotary-embedding-torch, theta 10000: [dim_head / 2]."""
+    frequencies: npt.NDArray[np.float64] = 10000.0 ** (-np.arange(0, arch.dim_head, 2) / arch.dim_head)
+    return frequencies

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, Shape, State, of_card, parameters, presets
+from ortsep.export.moises_architecture import (
+    ACTIVATIONS,
+    Architecture,
+    Shape,
+    State,
+    of_card,
+    parameters,
+    presets,
+    rotary_frequencies,
+)
 from ortsep.models.catalogue import Card
 from ortsep.models.errors import WeightsError
 
@@ -231,7 +240,7 @@ def recognise(held: Mapping[str, Any], where: str, config: Mapping[str, Any] | N
     arch = sizes(shapes, where)
     freqs = [n for n in parameters(arch) if n.endswith("rotary_embed.freqs")]
     for name in freqs:  # not learned, and left out by some averages
-        state.setdefault(name, 10000.0 ** (-np.arange(0, arch.dim_head, 2) / arch.dim_head).astype(np.float32))
+        state.setdefault(name, rotary_frequencies(arch).astype(np.float32))
     shapes |= {name: tuple(map(int, state[name].shape)) for name in freqs}
     want = parameters(arch)
     if not any(".running_mean" in name for name in shapes):

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from ortsep.export.family import F32, Choice, Complex, Float
-from ortsep.export.moises_architecture import STEMS, Architecture, State, parameter_count
+from ortsep.export.moises_architecture import STEMS, Architecture, State, of_card, parameter_count, random_state
 from ortsep.export.moises_checkpoint import Found, recognise
 from ortsep.export.moises_graph import build_graph
 from ortsep.models.catalogue import Card
@@ -130,13 +130,13 @@ def load(card: Card, choice: Choice) -> MoisesLight:
 
 
 def _random(card: Card, choice: Choice) -> MoisesLight:
-    from ortsep.export.moises_network import random_state
-
     if choice.config is not None:
         raise UsageError("--config goes with a checkpoint; random weights are for the presets")
     assert choice.seed is not None
-    arch, state = random_state(card, choice.seed, bool(card.arguments.get("legacy", False)))
-    found = Found(arch, card, state, (f"random {card.name} of moises-light {arch.generation}",))
+    arch = of_card(card, new=not card.arguments.get("legacy", False))
+    found = Found(
+        arch, card, random_state(arch, choice.seed), (f"random {card.name} of moises-light {arch.generation}",)
+    )
     _, rows = _stems(arch, choice, Path(card.name))
     return _original(card.name, found, rows, Weights(source=f"random:{choice.seed}", random=True))
 

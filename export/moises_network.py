@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ortsep.export.moises_architecture import Architecture, State, of_card
-from ortsep.models.catalogue import Card
+from ortsep.export.moises_architecture import Architecture, State
 from ortsep.models.errors import MissingDependency
 
 
@@ -61,27 +60,6 @@ def load_network(arch: Architecture, state: State) -> Any:
     own = [n for n in missing if n not in ("stft_window", "freq_pad") and not n.endswith("num_batches_tracked")]
     assert not own and not surplus, f"{own} {surplus}"
     return network
-
-
-def random_state(card: Card, seed: int, legacy: bool = False) -> tuple[Architecture, State]:
-    """A preset with seeded parameters, BatchNorm's statistics among them; rotary frequencies as they are."""
-    from ortsep.export.random_weights import randomise
-
-    arch = of_card(card, not legacy)
-    network = build_network(arch)
-    freqs = {name: p.detach().clone() for name, p in network.named_parameters() if name.endswith("rotary_embed.freqs")}
-    randomise(network, seed)
-    state = network.state_dict()
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in state.items():
-        if name in freqs:
-            tensor.copy_(freqs[name])
-        elif name.endswith("running_mean"):
-            tensor.normal_(0.0, 0.1, generator=generator)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5, generator=generator)
-    spare = ("stft_window", "freq_pad")
-    return arch, {n: t.numpy() for n, t in state.items() if n not in spare and not n.endswith("num_batches_tracked")}
 
 
 def masks(network: Any, x: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
     python tests/parity/make_moises_reference.py
 
-It writes data/moises_legacy.npz: for each preset the stems [4, 2, N] of a seeded clip, in float64 throughout, stored as
-float32, with seeded parameters. Needs torch and moises-light 0.1.3 (0.1.0 has the same network).
+Writes data/moises_legacy.npz: for each preset the stems [4, 2, N] of a seeded clip, in float64 throughout, stored as
+float32, with random_state of seed 0. Needs torch, ortsep and moises-light 0.1.3 (0.1.0 has the same network).
 """
 
 from importlib.metadata import version
@@ -11,10 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from moises_inputs import seeded_clip, seeded_state
 from moises_light import MoisesLight, configs
 
+from ortsep.export.moises_architecture import of_card, presets, random_state
+
 SAMPLES = 1000
+
+
+def seeded_clip() -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal((2, SAMPLES))
+    return (0.1 * (noise + np.cumsum(noise, axis=1) / 8)).astype(np.float32)
 
 
 def main() -> None:
@@ -22,16 +28,15 @@ def main() -> None:
     stems = {}
     for name, config in configs.items():
         network = MoisesLight(**config).eval()
-        own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-        spare = ("stft_window", "freq_pad")
-        shapes = {k: s for k, s in own.items() if k not in spare and not k.endswith("num_batches_tracked")}
-        state = {k: torch.from_numpy(v) for k, v in seeded_state(shapes, growth=4.0).items()}
-        network.load_state_dict(state, strict=False)
+        arrays = random_state(of_card(presets()[f"moises_light:{name}"], new=False), 0)
+        missing, surplus = network.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()}, strict=False)
+        learned = {k for k, _ in network.named_parameters()} | {k for k in network.state_dict() if ".running_" in k}
+        assert not surplus and not learned & set(missing)
         for module in network.modules():
             if hasattr(module, "flash"):
                 module.flash = False
         with torch.inference_mode():
-            stems[name] = network.double()(torch.from_numpy(seeded_clip(SAMPLES)).double()[None])[0].float().numpy()
+            stems[name] = network.double()(torch.from_numpy(seeded_clip()).double()[None])[0].float().numpy()
         print(name, sum(p.numel() for p in network.parameters()), float(np.std(stems[name])))
     np.savez_compressed(Path(__file__).parent / "data" / "moises_legacy.npz", **stems)
 

@@ -1,24 +1,21 @@
 """Moises-Light: the graph against the package's network in float64, and the older generation against stored answers."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
 
 from ortsep.export.family import Choice
-from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, parameters, presets
+from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, presets, random_state
 from ortsep.export.moises_graph import build_graph
 from ortsep.export.moises_light import MoisesLight, load
 from ortsep.export.moises_network import build_network, load_network, masks
-
-sys.path.insert(0, str(Path(__file__).parent))
-from moises_inputs import seeded_clip, seeded_state
 
 Snr = Callable[[Any, Any], float]
 GATE = 110.0
@@ -37,8 +34,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _state(arch: Architecture) -> dict[str, Any]:
-    return seeded_state(parameters(arch), growth=1.0 if arch.new else 4.0)
+def seeded_clip(samples: int) -> npt.NDArray[np.float32]:
+    """Stereo noise [2, N] with a falling spectrum, the same as in make_moises_reference.py."""
+    noise = np.random.default_rng(0).standard_normal((2, samples))
+    return (0.1 * (noise + np.cumsum(noise, axis=1) / 8)).astype(np.float32)
 
 
 def _session(model: Any) -> onnxruntime.InferenceSession:
@@ -48,7 +47,7 @@ def _session(model: Any) -> onnxruntime.InferenceSession:
 
 
 def _compare(arch: Architecture, snr: Snr, frames: list[int], batch: int = 1, portable: bool = False) -> None:
-    state = _state(arch)
+    state = random_state(arch, 0)
     session = _session(build_graph(arch, state, portable=portable))
     double = load_network(arch, state).double()
     for t in frames:
@@ -120,14 +119,14 @@ def test_legacy_network_equals_what_the_older_package_answered(name: str, snr: S
     arch, stored = of_card(presets()[name], new=False), _stored(name)
     clip = torch.from_numpy(seeded_clip(stored.shape[-1])).double()[None]
     with torch.inference_mode():
-        out = load_network(arch, _state(arch)).double()(clip)[0].numpy()
+        out = load_network(arch, random_state(arch, 0)).double()(clip)[0].numpy()
     assert snr(stored, out) >= 130.0
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_legacy_graph_equals_what_the_older_package_answered(name: str, snr: Snr, tmp_path: Path) -> None:
     card, stored = presets()[name], _stored(name)
-    state = _state(of_card(card, new=False))
+    state = random_state(of_card(card, new=False), 0)
     torch.save({k: torch.from_numpy(v) for k, v in state.items()}, tmp_path / "legacy.pt")
     original = load(card, Choice(path=tmp_path / "legacy.pt"))
     assert snr(stored, _together(original, seeded_clip(stored.shape[-1]))) >= 105.0
@@ -160,7 +159,18 @@ def test_random_weights_hide_nothing(random_small: MoisesLight, snr: Snr) -> Non
     (out,) = _session(next(random_small.graphs())[1]).run(None, inputs)
     reference = random_small.network(0, inputs)["masks"]
     assert snr(reference, out) >= GATE
-    assert 0.01 < reference.std() < 100.0
+    assert 0.1 < reference.std() < 10.0
+    for branch in (
+        "to_out",
+        "net.4",
+        "tdf.fc2",
+        "dec_heavy_blocks",
+        "rope_blocks.5.time_transformer.layers.0.0.to_out",
+    ):
+        assert any(branch in name for name in random_small.state)
+        state = {k: v * 0 if branch in k and "running" not in k else v for k, v in random_small.state.items()}
+        without = replace(random_small, state=state).network(0, inputs)["masks"]
+        assert snr(reference, without) < 40.0, f"{branch} hides"
 
 
 def test_some_stems_only(random_small: MoisesLight, snr: Snr) -> None:
@@ -168,7 +178,7 @@ def test_some_stems_only(random_small: MoisesLight, snr: Snr) -> None:
     assert some.spec.stems == ("vocals", "other")
     clip = seeded_clip(3000)
     whole = random_small.separate(clip)[[0, 3]]
-    assert snr(whole, some.separate(clip)) >= 120.0
+    assert snr(whole, some.separate(clip)) >= 105.0
     assert snr(whole, _together(some, clip)) >= 105.0
 
 
