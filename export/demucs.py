@@ -190,6 +190,9 @@ class DemucsOriginal:
             inputs["spectrum"] = self._shape._magnitude(self._shape._spec(chunk))
         return {name: np.ascontiguousarray(value.numpy()) for name, value in inputs.items()}
 
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        return "demucs, torch eager", self.separate
+
     def separate(self, mix: F32) -> F32:
         """As ``demucs.api.Separator.separate_tensor`` does with its defaults, but ``shifts=0``."""
         models = [self._full(member) for member in range(len(self._parts))]

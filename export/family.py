@@ -3,7 +3,7 @@
 The exporter, the validation and the tests know families only through this.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -67,6 +67,12 @@ class Original(Protocol):
 
     def separate(self, mix: F32) -> F32:
         """The original package's own separation of [C, N] with its default options, shifts off: [S, C, N]."""
+
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        """What ``ortsep bench`` times: a name, and the separation at the original's own precision and speed.
+
+        Raises MissingDependency where the original can't be run here.
+        """
 
 
 def load_original(card: Card, choice: Choice) -> Original:

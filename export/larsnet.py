@@ -6,6 +6,7 @@ A model is a bag of one graph per stem, so that a single stem costs a single net
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,17 @@ class LarsNet:
         block[0, ..., : magnitude.shape[-1]] = magnitude
         return {"magnitude": block}
 
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        """All blocks of a network in one batch, in float32, as the original does."""
+        networks = [deepcopy(network).float().eval() for network in self.networks]
+
+        def run(mix: F32) -> F32:
+            with torch.inference_mode():
+                waves: F32 = separate(_stereo(mix), networks, *self._size, dtype=torch.float32, together=True)
+            return waves
+
+        return "LarsNet's networks, torch eager", run
+
     def separate(self, mix: F32) -> F32:
         """As the original by default, without the Wiener filter. Mono [1, N] becomes two equal channels: [S, 2, N]."""
         return self.separate_double(mix).astype(np.float32)
@@ -92,7 +104,8 @@ class LarsNet:
     def separate_double(self, mix: Float, alpha: float = 0.0) -> F64:
         """``separate`` in float64, for ``alpha`` > 0 with the alpha-Wiener filter of that exponent."""
         masks = [self.double(k) for k in range(len(self.networks))]
-        return separate(_stereo(mix), masks, *self._size, alpha=alpha)
+        waves: F64 = separate(_stereo(mix), masks, *self._size, alpha=alpha)
+        return waves
 
 
 def _stereo(mix: Any) -> Any:
@@ -102,14 +115,22 @@ def _stereo(mix: Any) -> Any:
 # -- the original's pipeline, apart from the runtime's code -----------------------------------------------------------
 
 
-def separate(mix: Float, masks: Sequence[Masks], bins: int, frames: int, alpha: float = 0.0) -> F64:
-    """LarsNet's pipeline in float64: [2, N] to [S, 2, N], a function for each stem in place of its network.
+def separate(
+    mix: Float,
+    masks: Sequence[Masks],
+    bins: int,
+    frames: int,
+    alpha: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    together: bool = False,
+) -> Any:
+    """LarsNet's pipeline in ``dtype``: [2, N] to [S, 2, N], a function for each stem in place of its network.
 
     ``alpha`` 0: mask times the mixture's STFT. Else the share of (mask * magnitude)^alpha in its sum over the given
     stems (larsnet.LarsNet.separate_wiener). Bins from ``bins`` up are silent. Raises AudioError for less than 2049
     samples, which the original can't reflect.
     """
-    spectrum = stft(torch.from_numpy(np.ascontiguousarray(mix)).double())
+    spectrum = stft(torch.from_numpy(np.ascontiguousarray(mix)).to(dtype))
     magnitude = spectrum.abs()
     count = spectrum.shape[-1]
     heard = torch.nn.functional.pad(magnitude[:, :bins], (0, -count % frames))
@@ -117,7 +138,8 @@ def separate(mix: Float, masks: Sequence[Masks], bins: int, frames: int, alpha: 
     stems = []
     for mask in masks:
         values = torch.zeros_like(magnitude)
-        values[:, :bins] = torch.cat([mask(block[None])[0] for block in blocks], -1)[..., :count]
+        made = mask(blocks) if together else [mask(block[None])[0] for block in blocks]
+        values[:, :bins] = torch.cat(list(made), -1)[..., :count]
         stems.append(values)
     if alpha > 0:
         powers = [(values * magnitude) ** alpha for values in stems]
@@ -125,8 +147,7 @@ def separate(mix: Float, masks: Sequence[Masks], bins: int, frames: int, alpha: 
         stems = [power / (total + WIENER_EPS) for power in powers]
     phase = spectrum.angle()
     waves = [istft(torch.polar(values * magnitude, phase), mix.shape[-1]) for values in stems]
-    result: F64 = torch.stack(waves).numpy()
-    return result
+    return torch.stack(waves).numpy()
 
 
 def stft(mix: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,11 @@ A model is a bag of one network and one graph per target, so that a single stem 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from ortsep.export.open_unmix_network import (
     random_network,
 )
 from ortsep.models.catalogue import Card
-from ortsep.models.errors import FileMissing, UsageError, WeightsError
+from ortsep.models.errors import FileMissing, MissingDependency, UsageError, WeightsError
 from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelSpec, Weights
 
 WHOLE = 600.0
@@ -74,6 +76,31 @@ class OpenUnmix:
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         spectrum = self.transform(mix[:, : 10 * self.spec.sample_rate])
         return {"magnitude": np.abs(spectrum).astype(np.float32)[None]}
+
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        """The package's own Separator, whose import of torchaudio is answered with an empty module."""
+        try:
+            sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))
+            from openunmix.model import OpenUnmix, Separator
+        except ImportError as error:
+            raise MissingDependency("openunmix is not installed; pip install --no-deps openunmix") from error
+        spec, stft = self.spec, self.spec.stft
+        assert stft is not None
+        targets = {}
+        for stem, network in zip(spec.stems, self.networks, strict=True):
+            state = network.state_dict()
+            heard, hidden = state["input_mean"].numel(), state["fc1.weight"].shape[0]
+            theirs = OpenUnmix(nb_bins=stft.bins, nb_channels=spec.channels, hidden_size=hidden, max_bin=heard)
+            theirs.load_state_dict(state)
+            targets[stem] = theirs.eval()
+        model = Separator(targets, niter=1, sample_rate=spec.sample_rate, n_fft=stft.n_fft, n_hop=stft.hop).eval()
+
+        def run(mix: F32) -> F32:
+            with torch.inference_mode():
+                waves: F32 = model(torch.from_numpy(mix)[None])[0].numpy()
+            return waves
+
+        return "openunmix, torch eager", run
 
     def separate(self, mix: F32) -> F32:
         """Whole-track networks in float32, one EM iteration in float64 over windows of 300 frames."""

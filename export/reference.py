@@ -1,7 +1,7 @@
 """``python -m ortsep.export.reference NAME WEIGHTS SONG OUTPUT``: the original's separation, file to files, timed.
 
-The other side of ``ortsep bench``: reads with libsndfile, separates with the family's ``Original.separate`` in torch's
-inference mode as the original package does, writes float wav, and prints one JSON line.
+The other side of ``ortsep bench``: reads with libsndfile, separates with the family's ``Original.baseline``, writes
+float wav, and prints one JSON line.
 """
 
 import json
@@ -19,15 +19,16 @@ def main(name: str, weights: str, song: str, output: str) -> None:
     from ortsep.models.catalogue import find_card
 
     original = load_original(find_card(name), choose_weights(weights or None))
+    backend, separate = original.baseline()
     loaded = time.perf_counter()
     mix, rate = soundfile.read(song, dtype="float32", always_2d=True)
-    stems = original.separate(mix.T.copy())
+    stems = separate(mix.T.copy())
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     for stem, wave in zip(original.spec.stems, stems, strict=True):
         soundfile.write(folder / f"{stem}.wav", wave.T, rate, subtype="FLOAT")
     done = time.perf_counter()
-    print(json.dumps({"load": loaded - began, "seconds": done - loaded, "backend": original.spec.family}))
+    print(json.dumps({"load": loaded - began, "seconds": done - loaded, "backend": backend}))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ installed, its operators are what the graph is validated against (``ortsep.expor
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ortsep.export.spleeter_graph import spleeter_graph
 from ortsep.export.spleeter_weights import FRAMES, Architecture, check, expected_shapes, networks, random_variables
 from ortsep.export.tf_bundle import graph_operators, read_bundle
 from ortsep.models.catalogue import Card, folder_name
-from ortsep.models.errors import FileMissing, UsageError, WeightsError
+from ortsep.models.errors import FileMissing, MissingDependency, UsageError, WeightsError
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
 UNPACKED = 1 << 30
@@ -78,6 +78,12 @@ class Spleeter:
         """The first block, filled with zero frames where the mixture is shorter."""
         spectrum = self.transform(_stereo(mix)[:, : FRAMES * reference.HOP])[..., :FRAMES]
         return {"magnitude": reference.blocks(spectrum).astype(np.float32)}
+
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        raise MissingDependency(
+            "spleeter's own speed can't be measured in this environment: it needs TensorFlow 2.12 and numpy 1; "
+            "leave --against out"
+        )
 
     def separate(self, mix: F32) -> F32:
         """As spleeter's Separator by default, computed in float64 in torch; mono is doubled: [S, 2, N]."""

@@ -184,6 +184,7 @@ def _exactly(mix: F32, samples: int) -> F32:
 
 def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
     name, mix = signals[-1]
+    against: str = getattr(original, "against", "float64 network")
     for index, member in enumerate(model.members):
         inputs = original.example(index, mix)
         session = Session(model.file(member), provider="cpu")
@@ -192,7 +193,7 @@ def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> 
         del session
         for output, theirs in original.network(index, inputs).items():
             where = f"{member.file} {output}" if len(model.members) > 1 else output
-            yield Figure(f"graph: {where}, {name}", snr(theirs, results[output]), GATES["graph"], "float64 network")
+            yield Figure(f"graph: {where}, {name}", snr(theirs, results[output]), GATES["graph"], against)
 
 
 def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
