@@ -268,6 +268,19 @@ def bench(
     _leave(bench_command(model, song, seconds, runs, against, weights, as_json=json_))
 
 
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Argument(help="An exported model: name, folder or file.")] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each provider.")] = 3,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Examine execution providers, packages and decoders; what is found of MODEL is kept for --provider auto."""
+    from ortsep.commands.doctor import doctor_command
+
+    _leave(doctor_command(model, as_json=json_, runs=runs))
+
+
 _INTERRUPTED = 130
 """The exit status that typer gives to Ctrl-C, and so to SIGTERM."""
 

@@ -14,8 +14,8 @@ from ortsep import __version__
 from ortsep.model import Model
 from ortsep.models.cache import sha256_of
 from ortsep.models.errors import OutputError
+from ortsep.providers import runtime_packages
 from ortsep.separator import Options
-from ortsep.session import runtime_packages
 from ortsep.stems.partials import partial_path
 
 FORMAT = 1

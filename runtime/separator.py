@@ -137,8 +137,15 @@ class Separator:
     @property
     def provider(self) -> str:
         """The execution provider that really runs the graphs; loads them if none has run yet."""
-        network = next(iter(self._networks.values()), None) or self._network(range(len(self.stems)))
-        return network.provider
+        return self._loaded().provider
+
+    @property
+    def provider_reason(self) -> str:
+        """Why the provider is not the one to be expected, as a sentence; empty where it is."""
+        return self._loaded().reason
+
+    def _loaded(self) -> Network:
+        return next(iter(self._networks.values()), None) or self._network(range(len(self.stems)))
 
     def names(self, options: Options) -> tuple[str, ...]:
         """The stems that ``separate`` gives with these options. Raises UsageError for one that the model lacks."""

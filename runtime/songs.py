@@ -315,6 +315,8 @@ def _inline(blocks: Iterator[F32], names: tuple[str, ...], channels: int, rate: 
 
 def _warnings(separator: Separator | Chain, song: Song, gain: float) -> list[str]:
     spec, found = separator.spec, []
+    if separator.provider_reason:
+        found.append(separator.provider_reason)
     if spec.weights.random:
         found.append("the model has random weights: its stems are noise")
     if gain != 1.0:
