@@ -14,6 +14,7 @@ from ortsep import __version__
 from ortsep.model import Model
 from ortsep.models.cache import sha256_of
 from ortsep.models.errors import OutputError
+from ortsep.models.onnx_file import external_files
 from ortsep.providers import runtime_packages
 from ortsep.separator import Options
 from ortsep.stems.partials import partial_path
@@ -40,7 +41,8 @@ def provenance(models: list[Model], options: Options, files: Mapping[str, Any], 
 
 
 def _of_model(model: Model) -> dict[str, Any]:
-    hashes = {member.file: sha256_of(model.file(member)) for member in model.members}
+    graphs = [model.file(member) for member in model.members]
+    hashes = {file.name: sha256_of(file) for graph in graphs for file in (graph, *external_files(graph))}
     return {"name": model.spec.name, "stems": list(model.stems), "rate": model.spec.sample_rate, "sha256": hashes}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.models.errors import FileMissing, ModelError, OrtsepError, ProviderError
+from ortsep.models.onnx_file import external_files
 from ortsep.providers import MEND, PROVIDERS, choose_provider, provider_options
 
 F32 = npt.NDArray[np.float32]
@@ -46,6 +47,7 @@ class Session:
         if path.is_dir():
             raise ModelError(f"{path} is a folder where a .onnx file was expected; name the file inside it")
         self.path = path
+        external_files(path)
         chosen, self.reason = choose_provider(provider, path)
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -76,9 +78,12 @@ class Session:
                     f"not load: {MEND[chosen]}"
                 )
             self.reason = f"provider {chosen} was not taken, because its libraries did not load: {MEND[chosen]}"
-        self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
-        self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
+            self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        except (UnicodeDecodeError, RuntimeError) as error:
+            raise _no_model(path, error) from error
         self._run_options = _run_options()
 
     def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:

@@ -35,9 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Device:
     """A session on a device that isn't here: the CPU's answers, put through ``change``."""
 
-    def __init__(
-        self, graph: Path, change: Callable[[Any], Any], owner: str = CUDA, profile: Path | None = None
-    ) -> None:
+    def __init__(self, graph: Path, change: Callable[[Any], Any], owner: str, profile: Path | None) -> None:
         self._cpu = open_session(graph, CPU, {}, None)
         self._change, self._owner, self._profile = change, owner, profile
 
@@ -81,7 +79,7 @@ def clock(device: float) -> Callable[[], float]:
                 now += took
                 yield now
 
-    return lambda it=ticks(): next(it)  # type: ignore[misc]
+    return ticks().__next__
 
 
 def verdict(change: Callable[[Any], Any] = lambda y: y, took: float = 0.5, owner: str = CUDA) -> Verdict:
@@ -178,6 +176,7 @@ def test_a_verdict_that_was_damaged_is_none(cache: Path) -> None:
         assert read_verdict(graph, "cuda") is None
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_the_report_says_why_a_provider_was_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import soundfile
 
@@ -204,10 +203,8 @@ def test_options_that_matter(cache: Path) -> None:
     coreml = provider_options("coreml", graph)
     assert coreml["ModelFormat"] == "MLProgram" and coreml["RequireStaticInputShapes"] == "1"
     assert Path(coreml["ModelCacheDirectory"]).parent == cache / "coreml"
-    assert (
-        coreml["ModelCacheDirectory"]
-        != provider_options("coreml", GRAPHS / "plain" / "plain.onnx")["ModelCacheDirectory"]
-    )
+    other = provider_options("coreml", GRAPHS / "plain" / "plain.onnx")
+    assert coreml["ModelCacheDirectory"] != other["ModelCacheDirectory"]
     assert provider_options("cuda", graph)["use_tf32"] == "0"
     assert provider_options("cpu", graph) == {}
 
