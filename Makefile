@@ -10,7 +10,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help export validate run test test-lean test-full lint format bench clean FORCE
+.PHONY: help export validate run test test-lean test-full fuzz lint format bench clean FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test-lean: $(LEAN)/installed
 
 test-full: $(FULL)/installed
 	$(FULL)/bin/python -m pytest tests/export tests/parity $(ARGS)
+
+fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
+	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)
 
 lint: $(FULL)/installed ## ruff and mypy
 	$(FULL)/bin/ruff check .

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ortsep.export.checkpoints import file_sha256
+from ortsep.models.cache import cache_folder
 from ortsep.models.catalogue import Source
 from ortsep.models.errors import DownloadError
 
@@ -32,17 +33,6 @@ LARGEST = 8 << 30
 BLOCK = 1 << 18
 
 Progress = Callable[[int, int], None]
-
-
-def cache_folder() -> Path:
-    """Where checkpoints are kept: $ORTSEP_CACHE, else ``ortsep`` in the platform's folder for caches."""
-    if given := os.environ.get("ORTSEP_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ortsep"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "ortsep" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ortsep"
 
 
 def fetch(source: Source, cache: Path | None = None, progress: Progress | None = None) -> Path:

@@ -161,7 +161,7 @@ def _local(card: Card, path: Path, architecture: Architecture) -> _Files:
 
 def _unpacked(archive: Path, sha256: str) -> Path:
     """The prefix of the checkpoint in ``archive``, unpacked once into the cache."""
-    from ortsep.export.download import cache_folder
+    from ortsep.models.cache import cache_folder
 
     folder = cache_folder() / f"{archive.name.partition('.')[0]}-{sha256[:16]}"
     unpack_tar_gz(archive, folder, UNPACKED)

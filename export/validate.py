@@ -24,9 +24,10 @@ from ortsep.model import Model, load_model
 from ortsep.models.catalogue import find_card
 from ortsep.models.errors import ModelError, UsageError
 from ortsep.models.spec import Figure
+from ortsep.providers import PROVIDERS, choose_provider
 from ortsep.resample import resample, resampled_length
 from ortsep.separator import Separator, fit_channels
-from ortsep.session import PROVIDERS, Session, choose_provider
+from ortsep.session import Session
 from ortsep.songs import counted
 from ortsep.stft import istft, stft
 

@@ -57,6 +57,11 @@ class Chain:
         """The providers that really run, the second's only where it differs."""
         return "+".join(dict.fromkeys((self.first.provider, self.second.provider)))
 
+    @property
+    def provider_reason(self) -> str:
+        """As ``Separator.provider_reason``, of the first model that has one."""
+        return self.first.provider_reason or self.second.provider_reason
+
     def cancel(self) -> None:
         """End the separation in progress, from another thread."""
         self.first.cancel()

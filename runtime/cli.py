@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -39,6 +40,11 @@ class Extension(StrEnum):
     average = "average"
 
 
+class Progress(StrEnum):
+    bar = "bar"
+    json = "json"
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Weights = Annotated[
@@ -68,7 +74,13 @@ def run(
         list[str],
         typer.Argument(metavar="MODEL... SONG...", help="Model (file, folder or name), then songs and folders."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the stems.")] = Path("separated"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the stems; - writes one stem to stdout.")
+    ] = Path("separated"),
+    raw: Annotated[
+        str | None,
+        typer.Option("--raw", metavar="FORMAT:RATE:CHANNELS", help="What stdin holds, as f32le:44100:2."),
+    ] = None,
     template: Annotated[
         str, typer.Option("--template", help="Path below it, with {model}, {song}, {stem}, {ext}.")
     ] = "{model}/{song}/{stem}.{ext}",
@@ -115,22 +127,26 @@ def run(
     ] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="A lower peak, somewhat slower.")] = False,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there.")
+        bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there and right.")
     ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Songs at a time.")] = 1,
     inline_audio: Annotated[
         bool, typer.Option("--inline-audio", help="With --json: the samples too, and no files.")
     ] = False,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Give a song up after so many seconds.")] = None,
+    progress: Annotated[Progress, typer.Option("--progress", help="json: NDJSON events on stderr.")] = Progress.bar,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")] = False,
     debug: Debug = False,
 ) -> None:
     """Separate songs into stems.
 
+    A song called - is read from standard input: ffmpeg -i film.mkv -f wav - | ortsep run htdemucs - --stems vocals -o -
+
     A second model behind the first takes one of its stems: ortsep run htdemucs larsnet song.wav separates the drums
     further. MODEL@STEM says which stem, where the model itself does not.
     """
-    from ortsep.commands.run import run_songs
+    from ortsep.commands.run import Manner, run_songs
     from ortsep.separator import Options
     from ortsep.songs import Files
 
@@ -167,7 +183,8 @@ def run(
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is Provider.mps else provider.value
     loading = {"provider": name, "threads": threads, "low_memory": low_memory}
-    _leave(run_songs(arguments, options, files, loading, timeout=timeout, as_json=json_, quiet=quiet, debug=debug))
+    manner = Manner(jobs, raw, timeout, progress.value, json_, quiet, debug)
+    _leave(run_songs(arguments, options, files, loading, manner))
 
 
 @app.command()
@@ -251,6 +268,19 @@ def bench(
     _leave(bench_command(model, song, seconds, runs, against, weights, as_json=json_))
 
 
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Argument(help="An exported model: name, folder or file.")] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each provider.")] = 3,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Examine execution providers, packages and decoders; what is found of MODEL is kept for --provider auto."""
+    from ortsep.commands.doctor import doctor_command
+
+    _leave(doctor_command(model, as_json=json_, runs=runs))
+
+
 _INTERRUPTED = 130
 """The exit status that typer gives to Ctrl-C, and so to SIGTERM."""
 
@@ -289,7 +319,10 @@ def _fail(error: OrtsepError, status: int, cause: Exception | None = None) -> No
         raise cause or error
     if "--json" in sys.argv:
         print(json.dumps({"version": __version__, "error": str(error), "status": status}, ensure_ascii=False))
-    print(f"ortsep: {error}", file=sys.stderr)
+    if "--progress=json" in sys.argv or ("--progress", "json") in pairwise(sys.argv):
+        print(json.dumps({"event": "error", "error": str(error), "status": status}), file=sys.stderr)
+    else:
+        print(f"ortsep: {error}", file=sys.stderr)
     sys.exit(status)
 
 

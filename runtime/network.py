@@ -55,6 +55,7 @@ class Network:
         for member, session in self._members:
             _check_tensors(model, member, session)
         self.provider = self._members[0][1].provider
+        self.reason = next((session.reason for _, session in self._members if session.reason), "")
         totals = {s: sum(m.weights[s] for m in needed if s in m.rows) for s in wanted}
         self._shares = [
             [(self.wanted.index(s), k, m.weights[s] / totals[s]) for k, s in enumerate(m.rows) if s in wanted]
@@ -134,6 +135,11 @@ class Network:
         """Run again after a ``cancel``."""
         for _, session in self._members:
             session.renew()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the first graph calls its inputs."""
+        return tuple(tensor.name for tensor in self._members[0][1].inputs)
 
     def _output_names(self, session: Session) -> list[str] | None:
         return ["stems", "stem_spectra"] if self.spec.domain == "hybrid" else None

@@ -54,10 +54,13 @@ class Options:
         checks = [
             (self.overlap is None or 0 <= self.overlap < 1, f"overlap {self.overlap} is not from 0 to below 1"),
             (0 <= self.shifts <= 100, f"shifts {self.shifts} is not from 0 to 100"),
-            (self.niter is None or 0 <= self.niter <= 100, f"niter {self.niter} is not from 0 to 100"),
-            (self.wiener_window is None or self.wiener_window > 0, f"a Wiener window of {self.wiener_window} frames"),
-            (self.alpha is None or self.alpha > 0, f"alpha {self.alpha} is not above 0"),
-            (self.exponent is None or self.exponent > 0, f"exponent {self.exponent} is not above 0"),
+            (self.niter is None or 0 <= self.niter <= 64, f"niter {self.niter} is not from 0 to 64"),
+            (
+                self.wiener_window is None or 0 < self.wiener_window <= 100_000,
+                f"a Wiener window of {self.wiener_window} frames",
+            ),
+            (self.alpha is None or 0 < self.alpha <= 16, f"alpha {self.alpha} is not above 0 and up to 16"),
+            (self.exponent is None or 0 < self.exponent <= 16, f"exponent {self.exponent} is not above 0 and up to 16"),
             (self.chunk is None or self.chunk > 0, f"a chunk of {self.chunk} s"),
             (not (self.two_stems and self.stems), "two_stems and stems exclude each other"),
             (not (self.two_stems and self.residual), "with two_stems the residual is silent: leave one of them out"),
@@ -137,8 +140,15 @@ class Separator:
     @property
     def provider(self) -> str:
         """The execution provider that really runs the graphs; loads them if none has run yet."""
-        network = next(iter(self._networks.values()), None) or self._network(range(len(self.stems)))
-        return network.provider
+        return self._loaded().provider
+
+    @property
+    def provider_reason(self) -> str:
+        """Why the provider is not the one to be expected, as a sentence; empty where it is."""
+        return self._loaded().reason
+
+    def _loaded(self) -> Network:
+        return next(iter(self._networks.values()), None) or self._network(range(len(self.stems)))
 
     def names(self, options: Options) -> tuple[str, ...]:
         """The stems that ``separate`` gives with these options. Raises UsageError for one that the model lacks."""

@@ -3,35 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.models.errors import FileMissing, ModelError, OrtsepError, ProviderError, UsageError
+from ortsep.models.errors import FileMissing, ModelError, OrtsepError, ProviderError
+from ortsep.models.onnx_file import external_files
+from ortsep.providers import MEND, PROVIDERS, choose_provider, provider_options
 
 F32 = npt.NDArray[np.float32]
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
-"""ortsep's names of execution providers and ONNX Runtime's."""
-
-_OPTIONS: dict[str, dict[str, str]] = {
-    # A growing arena doubles its size each time (onnxruntime#13500); shapes are fixed, so ask for what is needed.
-    "cuda": {"arena_extend_strategy": "kSameAsRequested"},
-    # Partitions as ML programs on static shapes; the older NeuralNetwork format falls back to CPU far more often.
-    "coreml": {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"},
-}
-
-_MEND = {
-    "cuda": "pip uninstall -y onnxruntime && pip install 'ortsep[cuda]', and check the driver with nvidia-smi",
-    "coreml": "it comes with onnxruntime on macOS only",
-}
 
 
 @dataclass(frozen=True)
@@ -46,40 +28,11 @@ class Cancelled(OrtsepError):
     """The run was ended by ``Session.cancel``."""
 
 
-def runtime_packages() -> dict[str, str]:
-    """The installed distributions that provide ``onnxruntime``, with versions; two of them overwrite each other."""
-    found = {}
-    for distribution in metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower()
-        if name.startswith("onnxruntime") and name != "onnxruntime-extensions":
-            found[name] = distribution.version
-    return found
-
-
-def choose_provider(wanted: str) -> str:
-    """The provider (ortsep's name) that ``wanted`` (``auto`` or a name) means here.
-
-    ``auto`` is CUDA where this onnxruntime has it, else CPU: CoreML is often slower than CPU on these graphs, and is
-    only taken by name. Raises UsageError for an unknown name, ProviderError for one that this onnxruntime lacks.
-    """
-    import onnxruntime
-
-    have = onnxruntime.get_available_providers()
-    if wanted == "auto":
-        return "cuda" if PROVIDERS["cuda"] in have else "cpu"
-    if wanted not in PROVIDERS:
-        raise UsageError(f"there is no provider {wanted!r}; choose auto, {', '.join(PROVIDERS)}")
-    if PROVIDERS[wanted] not in have:
-        packages = ", ".join(f"{n} {v}" for n, v in runtime_packages().items()) or "onnxruntime"
-        raise ProviderError(f"provider {wanted} is not in the onnxruntime installed here ({packages}): {_MEND[wanted]}")
-    return wanted
-
-
 class Session:
     """One graph loaded on one provider.
 
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
-    ``metadata`` the file's metadata_props.
+    ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
 
     ``low_memory`` does without ONNX Runtime's arena: somewhat slower, with a much lower peak.
     """
@@ -94,7 +47,8 @@ class Session:
         if path.is_dir():
             raise ModelError(f"{path} is a folder where a .onnx file was expected; name the file inside it")
         self.path = path
-        chosen = choose_provider(provider)
+        external_files(path)
+        chosen, self.reason = choose_provider(provider, path)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
@@ -106,24 +60,33 @@ class Session:
         if not low_memory:
             _share_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
-        names: list[Any] = [(PROVIDERS[chosen], _OPTIONS[chosen])] if chosen != "cpu" else []
         try:
-            self._session = ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
+            self._session = _open(path, options, chosen)
         except Exception as error:
-            raise ModelError(
-                f"{path} can't be loaded as an ONNX model ({_first_line(error)}); export it again"
-            ) from error
+            if chosen == "cpu" or provider != "auto":
+                raise _no_model(path, error) from error
+            self.reason = f"provider {chosen} was not taken: it can't load {path.name} ({_first_line(error)})"
+            try:
+                self._session = _open(path, options, "cpu")
+            except Exception as again:
+                raise _no_model(path, again) from again
+            chosen = "cpu"
         self._session.disable_fallback()
         active = self._session.get_providers()[0]
         self.provider = next((n for n, full in PROVIDERS.items() if full == active), active)
-        if self.provider != chosen and provider != "auto":
-            raise ProviderError(
-                f"provider {chosen} was asked for but {self.provider} took {path.name}, because its libraries did "
-                f"not load: {_MEND[chosen]}"
-            )
-        self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
-        self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        if self.provider != chosen:
+            if provider != "auto":
+                raise ProviderError(
+                    f"provider {chosen} was asked for but {self.provider} took {path.name}, because its libraries did "
+                    f"not load: {MEND[chosen]}"
+                )
+            self.reason = f"provider {chosen} was not taken, because its libraries did not load: {MEND[chosen]}"
+        try:
+            self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
+            self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        except (UnicodeDecodeError, RuntimeError) as error:
+            raise _no_model(path, error) from error
         self._run_options = _run_options()
 
     def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
@@ -145,6 +108,17 @@ class Session:
         """Run again after a ``cancel``."""
         if self._run_options.terminate:
             self._run_options = _run_options()
+
+
+def _open(path: Path, options: Any, provider: str) -> Any:
+    import onnxruntime as ort
+
+    names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path))]
+    return ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
+
+
+def _no_model(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path} can't be loaded as an ONNX model ({_first_line(error)}); export it again")
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,18 @@ import numpy.typing as npt
 import ortsep
 from ortsep.audio import Song, open_song, scan
 from ortsep.chain import Chain
+from ortsep.model import Model
 from ortsep.models.catalogue import folder_name
-from ortsep.models.errors import OrtsepError, UsageError
+from ortsep.models.errors import OrtsepError, OutputError, UsageError
+from ortsep.null import null_depth
 from ortsep.pipeline import ahead
+from ortsep.provenance import provenance, still_right, write_sidecar
 from ortsep.resample import resampled_length
 from ortsep.separator import Options, Separator
 from ortsep.session import Cancelled
 from ortsep.stems.files import StemWriter, Written
 from ortsep.stems.paths import output_paths
+from ortsep.stems.pipe import PipeWriter
 
 F32 = npt.NDArray[np.float32]
 Seconds = Callable[[float, float], None]
@@ -46,12 +50,18 @@ class Files:
     downmix: bool = False
     allow_truncated: bool = False
     skip_existing: bool = False
+    """Leave a song alone whose stems are there, made from the same file by the same model, options and versions."""
     inline_audio: bool = False
     """The samples in the report instead of files."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 1000 <= self.rate <= 768_000:
             raise UsageError(f"a rate of {self.rate} Hz is not from 1000 to 768000; change --rate")
+
+    def sound(self) -> dict[str, Any]:
+        """The options that change what is in a file, not where it is."""
+        names = ("format", "subtype", "rate", "start", "duration", "downmix", "allow_truncated")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,8 @@ class Stem:
 class SongReport:
     """What was done with one song.
 
-    ``gain`` (linear) was applied to all stems alike, to fit an integer format. ``residual_db`` is how far below the
-    mixture the residual lies, where one was asked for.
+    ``gain`` (linear) was applied to all stems alike, to fit an integer format. ``null_db`` is how far below the mixture
+    lies what the written stems' sum leaves of it, where they are meant to add up (``residual``, ``two_stems``).
     """
 
     song: str
@@ -86,6 +96,7 @@ class SongReport:
     warnings: tuple[str, ...] = ()
     wiener_filter: bool = False
     skipped: bool = False
+    null_db: float | None = None
     version: str = field(default_factory=lambda: ortsep.__version__)
 
     @property
@@ -114,6 +125,7 @@ class SongReport:
             "gain": self.gain,
             "wiener_filter": self.wiener_filter,
             "skipped": self.skipped,
+            **({} if self.null_db is None else {"null_db": round(self.null_db, 1)}),
             "warnings": list(self.warnings),
         }
 
@@ -136,20 +148,27 @@ def separate_file(
     options: Options | None = None,
     *,
     targets: Mapping[str, Path] | None = None,
+    sink: BinaryIO | None = None,
     progress: Seconds | None = None,
     timeout: float | None = None,
 ) -> SongReport:
     """Separate one song into files; ``targets`` says where each stem goes (by default what ``places`` says).
 
-    Every stem's file appears under its name only when all are complete. Raises FileMissing, AudioError, UsageError and
-    OutputError; TimedOut after ``timeout`` seconds, with nothing left behind.
+    Every stem's file appears under its name only when all are complete; then their provenance is left beside them.
+    ``sink`` takes the one stem that the options choose as float WAV, and no file is written. Raises FileMissing,
+    AudioError, UsageError and OutputError; TimedOut after ``timeout`` seconds, with nothing left behind.
     """
     files, options = files or Files(), options or Options()
     began = time.perf_counter()
     names = separator.names(options)
-    targets = targets or places(separator, [path], files, options)[0]
-    if files.skip_existing and not files.inline_audio and all(p.exists() for p in targets.values()):
-        return _skipped(separator, path, targets)
+    to_files = sink is None and not files.inline_audio
+    made: dict[str, Any] = {}
+    if to_files:
+        targets = targets or places(separator, [path], files, options)[0]
+        if Path(path).is_file():
+            made = provenance(_models(separator), options, files.sound(), Path(path))
+        if files.skip_existing and still_right(targets, made):
+            return _skipped(separator, path, targets)
     source = counted(
         path,
         start=files.start,
@@ -173,15 +192,22 @@ def separate_file(
         if files.inline_audio:
             outputs = _inline(blocks, names, channels, rate, samples)
         else:
-            with StemWriter(
-                targets, rate, channels, samples=samples, format=files.format, subtype=files.subtype
-            ) as writer:
+            with _writer(files, sink, targets or {}, names, rate, channels, samples) as writer:
                 for block in blocks:
                     writer.write(dict(zip(names, block, strict=True)))
                     if timeout is not None and time.perf_counter() - began > timeout:
                         raise Cancelled("the time is over")
             gain = next(iter(writer.written.values())).gain
             outputs = tuple(_stem(writer.written[name]) for name in names)
+    warnings = [*song.warnings, *_warnings(separator, song, gain)]
+    null_db = None
+    if to_files and targets:
+        if (options.residual or options.two_stems) and files.format in ("wav", "flac"):
+            null_db = null_depth(source, targets.values(), channels, rate, gain)
+        try:
+            write_sidecar(targets, made, song=str(path), provider=separator.provider, gain=gain)
+        except OutputError as error:
+            warnings.append(f"these stems can't be skipped by a later run: {error}")
     return SongReport(
         song=str(path),
         model=separator.spec.name,
@@ -190,9 +216,33 @@ def separate_file(
         processing_time=time.perf_counter() - began,
         gain=gain,
         outputs=outputs,
-        warnings=(*song.warnings, *_warnings(separator, song, gain)),
+        warnings=tuple(warnings),
         wiener_filter=bool(options.wiener),
+        null_db=null_db,
     )
+
+
+def _models(separator: Separator | Chain) -> list[Model]:
+    parts = (separator,) if isinstance(separator, Separator) else (separator.first, separator.second)
+    return [part.model for part in parts]
+
+
+def _writer(
+    files: Files,
+    sink: BinaryIO | None,
+    targets: Mapping[str, Path],
+    names: tuple[str, ...],
+    rate: int,
+    channels: int,
+    samples: int,
+) -> StemWriter | PipeWriter:
+    if sink is None:
+        return StemWriter(targets, rate, channels, samples=samples, format=files.format, subtype=files.subtype)
+    if len(names) != 1:
+        raise UsageError(f"standard output takes one stem and these are {', '.join(names)}; choose one with --stems")
+    if files.format != "wav" or files.subtype not in (None, "float"):
+        raise UsageError("standard output is float WAV; leave --format and --subtype out, and convert it in the pipe")
+    return PipeWriter(sink, names[0], rate, channels, samples=samples)
 
 
 @contextmanager
@@ -265,6 +315,8 @@ def _inline(blocks: Iterator[F32], names: tuple[str, ...], channels: int, rate: 
 
 def _warnings(separator: Separator | Chain, song: Song, gain: float) -> list[str]:
     spec, found = separator.spec, []
+    if separator.provider_reason:
+        found.append(separator.provider_reason)
     if spec.weights.random:
         found.append("the model has random weights: its stems are noise")
     if gain != 1.0:

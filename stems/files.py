@@ -7,7 +7,6 @@ known only at the end: those are kept as float32 on disk (never in memory) and e
 import contextlib
 import errno
 import io
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import soundfile
 
 from ortsep.models.errors import OutputError, UsageError
+from ortsep.stems.partials import partial_path, sweep
 
 F32 = npt.NDArray[np.float32]
 
@@ -32,6 +32,7 @@ _FORMATS = {
 }
 """Default encoding, and the encodings to choose from."""
 _MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_BITS = {"PCM_24": 24, "PCM_16": 16}
 _WAV_BYTES = {"FLOAT": 4, "PCM_24": 3, "PCM_16": 2}
 _WAV_LIMIT = (1 << 32) - 4096
 _PIECE = 65536
@@ -103,8 +104,9 @@ class StemWriter:
     ...     writer.write({"drums": block})                                              # float32 [C, n]
     >>> writer.written["drums"].peak                                                    # doctest: +SKIP
 
-    Files are written beside their final places as ``.NAME.PID.partial`` and renamed by ``close``, which leaving the
-    context calls; an exception, Ctrl-C included, calls ``abort``, which removes them and the folders made for them.
+    Files are written beside their final places under hidden names that end in ``.partial`` and renamed by ``close``,
+    which leaving the context calls; an exception, Ctrl-C included, calls ``abort``, which removes them and the folders
+    made for them. What a killed process left is removed by the next writer in the same folder.
     """
 
     def __init__(
@@ -129,10 +131,12 @@ class StemWriter:
         self._open: dict[str, _Encoder | _FloatFile] = {}
         self._done = False
         try:
+            for folder in {path.parent for path in self._paths.values()}:
+                sweep(folder)
             for stem, path in self._paths.items():
                 with _saying(path):
                     self._make_folder(path.parent)
-                self._partials[stem] = path.with_name(f".{path.name}.{os.getpid()}.partial")
+                self._partials[stem] = partial_path(path)
                 with _saying(path):
                     self._open[stem] = self._start(stem)
         except BaseException:
@@ -231,7 +235,8 @@ class StemWriter:
                 encoder = _Encoder(_encoded(partial), self._rate, self._channels, self.encoding)
                 with contextlib.closing(encoder):
                     while len(data := np.fromfile(source, np.float32, _PIECE * self._channels)):
-                        encoder.write((data * np.float32(gain)).reshape(-1, self._channels))
+                        samples = (data * np.float32(gain)).reshape(-1, self._channels)
+                        encoder.write(_rounded(samples, _BITS.get(self.encoding.subtype)))
             _encoded(partial).replace(partial)
 
     def _report(self, stem: str, gain: float) -> Written:
@@ -249,6 +254,15 @@ class StemWriter:
             format=self.encoding.format,
             subtype=self.encoding.subtype,
         )
+
+
+def _rounded(samples: F32, bits: int | None) -> npt.NDArray[Any]:
+    """Samples as left-aligned int32 of ``bits``: libsndfile rounds floats down, half a step off on average."""
+    if bits is None:
+        return samples
+    full = 1 << (bits - 1)
+    whole: npt.NDArray[Any] = np.clip(np.rint(samples * float(full)), -full, full - 1).astype(np.int32) << (32 - bits)
+    return whole
 
 
 def _encoded(partial: Path) -> Path:
@@ -297,7 +311,7 @@ class _Encoder:
             self._sink.close()
             raise
 
-    def write(self, samples: F32) -> None:
+    def write(self, samples: npt.NDArray[Any]) -> None:
         for at in range(0, len(samples), _PIECE):
             with self._sink.telling():
                 self._sound.write(np.ascontiguousarray(samples[at : at + _PIECE]))

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.models.errors import UsageError
 from ortsep.models.spec import Filter
 from ortsep.stems.wiener import wiener
 
@@ -71,9 +70,7 @@ def apply_filter(
     ``residual`` adds the mixture's rest as the last of S+1. With ``complete`` false the estimates are not all of the
     mixture's stems: the rest then takes part in the EM unseen, for without it they would share the whole mixture.
     A song may come in pieces of any number of frames, with iterations of a multiple of ``options.window``.
-    Raises UsageError for options out of range.
     """
-    _check(options)
     sources = len(estimates)
     if out is None:
         out = np.empty((sources + residual, *mixture.shape), mixture.dtype)
@@ -103,15 +100,3 @@ def apply_filter(
     if residual:
         np.subtract(mixture, out[:sources].sum(axis=0), out=out[sources])
     return out
-
-
-def _check(options: Filter) -> None:
-    for name, ok in (
-        ("iterations", options.iterations >= 0),
-        ("alpha", options.alpha >= 0),
-        ("exponent", options.exponent > 0),
-        ("eps", options.eps > 0),
-        ("window", options.window >= 0),
-    ):
-        if not ok:
-            raise UsageError(f"the filter's {name} can't be {getattr(options, name)}; choose a larger number")

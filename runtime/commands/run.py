@@ -3,63 +3,128 @@
 import contextlib
 import json
 import sys
-import time
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from ortsep import __version__
+from ortsep.batch import Event, Job, Task, in_processes, in_this_process, load
 from ortsep.chain import Chain
+from ortsep.commands.progress import Events, Sentences, Teller
 from ortsep.model import find_model
 from ortsep.models.catalogue import catalogue
 from ortsep.models.errors import FileMissing, OrtsepError, UsageError
 from ortsep.separator import Options, Separator
-from ortsep.songs import Files, Seconds, SongReport, places, separate_file
+from ortsep.songs import Files, SongReport, places
+from ortsep.spool import spool
 
 EXTENSIONS = (
     *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au"),
     *(".m4a", ".mp4", ".aac", ".wma", ".mka", ".webm"),
 )
 """What counts as a song in a folder; a file that is named is opened whatever it is called."""
+PIPE = "-"
+"""Standard input as a song, standard output as ``Files.output``."""
 
 
-def run_songs(
-    arguments: Sequence[str],
-    options: Options,
-    files: Files,
-    loading: dict[str, Any],
-    *,
-    timeout: float | None,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
-) -> int:
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes and what it tells, as typed."""
+
+    jobs: int = 1
+    raw: str | None = None
+    """What headerless samples on standard input are: FORMAT:RATE:CHANNELS."""
+    timeout: float | None = None
+    """Seconds for a song."""
+    progress: Literal["bar", "json"] = "bar"
+    as_json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+
+def run_songs(arguments: Sequence[str], options: Options, files: Files, loading: dict[str, Any], manner: Manner) -> int:
     """Separate every song. Returns the exit status: that of the first song that failed, else 0."""
     models, named = _split(arguments)
     if not named:
         raise UsageError("name a model and at least one song: ortsep run MODEL SONG...")
-    separator = _load(models, loading)
-    separator.names(options)
+    sink = _sink(files, named, manner)
+    separator = load(models, loading)
+    names = separator.names(options)
+    if sink is not None and len(names) != 1:
+        raise UsageError(f"-o - takes one stem and these are {', '.join(names)}; choose one with --stems")
     songs = list(_songs(named))
-    reports: list[SongReport] = []
-    failures: list[tuple[Path, OrtsepError]] = []
-    _warn_of_noise(separator, quiet)
-    for path, targets in zip(songs, places(separator, songs, files, options), strict=True):
-        try:
-            with _progress(path.name, quiet) as told:
-                report = separate_file(separator, path, files, options, targets=targets, progress=told, timeout=timeout)
-        except OrtsepError as error:
-            if len(songs) == 1 or debug:
-                raise
-            failures.append((path, error))
-            print(f"ortsep: {error}", file=sys.stderr)
-            continue
-        reports.append(report)
-        if not quiet:
-            _tell(report)
-    if as_json:
-        print(json.dumps(_document(separator, reports, failures, len(songs)), ensure_ascii=False))
-    return failures[0][1].status if failures else 0
+    with contextlib.ExitStack() as stack:
+        read = [_from_stdin(stack, manner.raw) if str(song) == PIPE else song for song in songs]
+        if sink is None:
+            tasks = [Task(*pair) for pair in zip(read, places(separator, read, files, options), strict=True)]
+        else:
+            tasks = [Task(song, {}) for song in read]
+        if separator.spec.weights.random and not manner.quiet and manner.progress != "json":
+            print(f"{separator.spec.name} has random weights: its stems are noise", file=sys.stderr)
+        teller: Teller = Events() if manner.progress == "json" else Sentences(manner.quiet)
+        results = _Results(songs, teller, alone=len(songs) == 1 or manner.debug)
+        job = Job(tuple(models), loading, options, files, manner.timeout)
+        with closing(teller):
+            if manner.jobs > 1 and len(tasks) > 1:
+                in_processes(job, tasks, manner.jobs, results.take)
+            else:
+                in_this_process(separator, job, tasks, results.take, sink)
+    if manner.as_json:
+        print(json.dumps(_document(separator, results), ensure_ascii=False))
+    return min(results.errors.items())[1].status if results.errors else 0
+
+
+class _Results:
+    """Reports and errors by the number of the song, passed on as they come."""
+
+    def __init__(self, songs: Sequence[Path], teller: Teller, alone: bool) -> None:
+        self.songs = songs
+        self.reports: dict[int, SongReport] = {}
+        self.errors: dict[int, OrtsepError] = {}
+        self._teller, self._alone = teller, alone
+
+    def take(self, event: Event) -> None:
+        """Raises the error of a song that is alone: it is the run's own."""
+        number, song = event.task, self.songs[event.task]
+        if event.kind == "started":
+            self._teller.started(number, song)
+        elif event.kind == "progress":
+            self._teller.progress(number, song, *event.value)
+        elif event.kind == "finished":
+            self.reports[number] = replace(event.value, song=str(song))
+            self._teller.finished(number, self.reports[number])
+        else:
+            self.errors[number] = event.value
+            if self._alone:
+                raise event.value
+            self._teller.failed(number, song, event.value)
+
+
+def _sink(files: Files, named: Sequence[str], manner: Manner) -> BinaryIO | None:
+    """Standard output, where the stem goes there. Raises UsageError for what can't go together."""
+    if list(named).count(PIPE) > 1:
+        raise UsageError("standard input (-) can be read once; name it once")
+    if manner.raw is not None and PIPE not in named:
+        raise UsageError("--raw says what standard input is: name - as a song")
+    if str(files.output) != PIPE:
+        return None
+    if len(named) != 1 or Path(named[0]).is_dir():
+        raise UsageError("-o - writes one stem of one song to standard output; name one song")
+    if manner.as_json or files.inline_audio:
+        raise UsageError("-o - and --json both need standard output; leave one of them out")
+    if sys.stdout.isatty():
+        raise UsageError("-o - writes audio to standard output and that is a terminal; pipe it into a program or file")
+    return sys.stdout.buffer
+
+
+def _from_stdin(stack: contextlib.ExitStack, raw: str | None) -> Path:
+    if sys.stdin.isatty():
+        raise UsageError("- reads a song from standard input and that is a terminal; pipe a song into it")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ortsep-"))
+    return spool(sys.stdin.buffer, Path(folder), raw)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -86,25 +151,18 @@ def _is_model(argument: str) -> bool:
     return True
 
 
-def _load(models: Sequence[str], loading: dict[str, Any]) -> Separator | Chain:
-    first = Separator(models[0], **loading)
-    if len(models) == 1:
-        return first
-    name, _, feed = models[1].partition("@")
-    return Chain(first, Separator(name, **loading), feed or None)
-
-
-def _document(
-    separator: Separator | Chain, reports: list[SongReport], failures: list[tuple[Path, OrtsepError]], count: int
-) -> dict[str, Any]:
-    """One song: its report. Several: all reports and failures in ``songs``."""
-    if count == 1:
-        return reports[0].document()
-    failed = [{"song": str(path), "error": str(error), "status": error.status} for path, error in failures]
+def _document(separator: Separator | Chain, results: _Results) -> dict[str, Any]:
+    """One song: its report. Several: all reports in ``songs`` and then the failures, each in the order of the songs."""
+    if len(results.songs) == 1:
+        return results.reports[0].document()
+    failed = [
+        {"song": str(results.songs[number]), "error": str(error), "status": error.status}
+        for number, error in sorted(results.errors.items())
+    ]
     return {
         "version": __version__,
         "model": separator.spec.name,
-        "songs": [r.document() for r in reports] + failed,
+        "songs": [report.document() for _, report in sorted(results.reports.items())] + failed,
         "failed": len(failed),
     }
 
@@ -120,52 +178,3 @@ def _songs(arguments: Sequence[str]) -> Iterator[Path]:
         if not found:
             raise FileMissing(f"the folder {path} holds no audio files; name songs or another folder")
         yield from found
-
-
-@contextlib.contextmanager
-def _progress(title: str, quiet: bool) -> Iterator[Seconds | None]:
-    """A bar with the time left on a terminal; elsewhere nothing."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%  {task.completed:.0f}/{task.total:.0f} s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title.replace("[", r"\["), total=None)
-        last = 0.0
-
-        def told(done: float, total: float) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last > 0.05 or done >= total:
-                last = now
-                bar.update(task, completed=done, total=total)
-
-        yield told
-
-
-def _tell(report: SongReport) -> None:
-    if report.skipped:
-        print(f"{report.song}: skipped, its stems are there", file=sys.stderr)
-        return
-    places = {str(Path(path).parent) for path in report.stems.values() if path}
-    where = f" -> {', '.join(sorted(places))}" if places else ""
-    names = ", ".join(stem.stem_name for stem in report.outputs)
-    speed = f"{report.seconds:.1f} s of audio in {report.processing_time:.1f} s on {report.provider}"
-    print(f"{report.song}: {names}{where} ({speed}, {report.real_time_factor:.2f} of real time)", file=sys.stderr)
-    for warning in report.warnings:
-        print(f"  note: {warning}", file=sys.stderr)
-
-
-def _warn_of_noise(separator: Separator | Chain, quiet: bool) -> None:
-    if separator.spec.weights.random and not quiet:
-        print(f"{separator.spec.name} has random weights: its stems are noise", file=sys.stderr)

@@ -11,7 +11,8 @@ from urllib.request import Request
 import pytest
 
 from ortsep.export import download
-from ortsep.export.download import cache_folder, fetch
+from ortsep.export.download import fetch
+from ortsep.models.cache import cache_folder
 from ortsep.models.catalogue import Source
 from ortsep.models.errors import DownloadError
 

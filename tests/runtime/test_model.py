@@ -8,7 +8,8 @@ from ortsep.model import find_model, load_model
 from ortsep.models.errors import FileMissing, ModelError, ProviderError, UsageError
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY
-from ortsep.session import Session, choose_provider
+from ortsep.providers import choose_provider
+from ortsep.session import Session
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 
@@ -132,7 +133,7 @@ def test_an_unknown_provider_and_one_that_is_not_here(monkeypatch: pytest.Monkey
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderError, match=r"cuda is not in the onnxruntime installed here .*pip install"):
         choose_provider("cuda")
-    assert choose_provider("auto") == "cpu"
+    assert choose_provider("auto") == ("cpu", "")
 
 
 class FallenBack:

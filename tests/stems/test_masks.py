@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from ortsep.models.errors import UsageError
 from ortsep.models.spec import Filter
 from ortsep.stems.masks import alpha_wiener, apply_filter, mask_filter, ratio_masks
 from ortsep.stems.wiener import wiener
@@ -114,11 +113,3 @@ def test_an_incomplete_set_of_stems_leaves_room_for_the_rest(window):
     partial = apply_filter(options, *window, complete=False)
     np.testing.assert_array_equal(partial, apply_filter(options, *window, residual=True)[:STEMS])
     assert not np.array_equal(partial, apply_filter(options, *window))
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"iterations": -1}, {"alpha": -1.0}, {"exponent": 0.0}, {"eps": 0.0}, {"window": -1}]
-)
-def test_options_out_of_range(window, wrong):
-    with pytest.raises(UsageError, match=next(iter(wrong))):
-        apply_filter(Filter("wiener", **wrong), *window)

@@ -1,0 +1,207 @@
+"""Several songs: one after the other here, or in processes of their own; one that fails does not stop the others.
+
+A process per job, not a thread: a decoder or provider that crashes takes one song with it, and an interruption ends
+each job as it ends a single run.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
+
+from ortsep.chain import Chain
+from ortsep.models.errors import OrtsepError
+from ortsep.separator import Options, Separator
+from ortsep.songs import Files, Seconds, SongReport, separate_file
+
+_PATIENCE = 1.5
+"""Seconds that an interrupted job has to remove what it was writing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all songs of a batch share. ``models`` as typed, ``loading`` the keyword arguments of Separator."""
+
+    models: tuple[str, ...]
+    loading: dict[str, Any]
+    options: Options
+    files: Files
+    timeout: float | None = None
+
+
+class Task(NamedTuple):
+    """One song and where its stems go."""
+
+    song: Path
+    targets: dict[str, Path]
+
+
+class Event(NamedTuple):
+    """What happened to task number ``task``; ``value``: None, (seconds done, in all), a SongReport, an OrtsepError."""
+
+    task: int
+    kind: Literal["started", "progress", "finished", "failed"]
+    value: Any = None
+
+
+Tell = Callable[[Event], None]
+
+
+def load(models: Sequence[str], loading: dict[str, Any]) -> Separator | Chain:
+    """One model, or two one behind the other; the second as MODEL or MODEL@STEM."""
+    first = Separator(models[0], **loading)
+    if len(models) == 1:
+        return first
+    name, _, feed = models[1].partition("@")
+    return Chain(first, Separator(name, **loading), feed or None)
+
+
+def separate_task(
+    separator: Separator | Chain, job: Job, task: Task, progress: Seconds, sink: BinaryIO | None = None
+) -> SongReport:
+    """``separate_file`` whose every failure is an OrtsepError; only an interruption passes through."""
+    try:
+        return separate_file(
+            separator,
+            task.song,
+            job.files,
+            job.options,
+            targets=task.targets,
+            progress=progress,
+            timeout=job.timeout,
+            sink=sink,
+        )
+    except OrtsepError:
+        raise
+    except MemoryError as error:
+        raise OrtsepError(f"{task.song}: memory ran out; try --low-memory, or close other programs") from error
+    except Exception as error:
+        raise OrtsepError(
+            f"{task.song}: unexpected {type(error).__name__}: {error}; run it alone with --debug and report it"
+        ) from error
+
+
+def in_this_process(
+    separator: Separator | Chain, job: Job, tasks: Sequence[Task], tell: Tell, sink: BinaryIO | None = None
+) -> None:
+    """Separate ``tasks`` one after the other. ``sink`` takes the one stem of the one task."""
+    for number, task in enumerate(tasks):
+        tell(Event(number, "started"))
+
+        def told(done: float, total: float, number: int = number) -> None:
+            tell(Event(number, "progress", (done, total)))
+
+        try:
+            report = separate_task(separator, job, task, told, sink)
+        except OrtsepError as error:
+            tell(Event(number, "failed", error))
+        else:
+            tell(Event(number, "finished", report))
+
+
+def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None:
+    """Separate ``tasks`` in ``jobs`` processes.
+
+    The processors are divided among them unless ``loading`` says how many threads a graph has. An exception, Ctrl-C
+    included, ends all jobs; none leaves a half-written file. A process that dies costs its song and is replaced.
+    """
+    threads = job.loading.get("threads") or max(1, (os.cpu_count() or 1) // jobs)
+    shared = Job(job.models, {**job.loading, "threads": threads}, job.options, job.files, job.timeout)
+    waiting = list(enumerate(tasks))[::-1]
+    crew: dict[Connection, _Worker] = {}
+    try:
+        for _ in range(min(jobs, len(tasks))):
+            worker = _Worker(shared)
+            crew[worker.connection] = worker
+            worker.give(*waiting.pop())
+        while crew:
+            for ready in wait(list(crew)):
+                worker = crew[ready]  # type: ignore[index]
+                event = worker.event()
+                tell(event)
+                if event.kind not in ("finished", "failed"):
+                    continue
+                del crew[worker.connection]
+                if waiting:
+                    worker = worker if worker.usable() else _Worker(shared)
+                    crew[worker.connection] = worker
+                    worker.give(*waiting.pop())
+                else:
+                    worker.end()
+    finally:
+        for worker in crew.values():
+            worker.process.terminate()
+        for worker in crew.values():
+            worker.process.join(_PATIENCE)
+            worker.process.kill()
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, job), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task = -1
+        self.song = Path()
+
+    def give(self, number: int, task: Task) -> None:
+        self.task, self.song = number, task.song
+        with contextlib.suppress(OSError):  # a process that is dead already is noticed by ``event``
+            self.connection.send((number, task))
+
+    def event(self) -> Event:
+        try:
+            event: Event = self.connection.recv()
+            return event
+        except (EOFError, OSError):
+            self.process.join(_PATIENCE)
+            code = self.process.exitcode
+            how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
+            error = OrtsepError(
+                f"{self.song}: the process that separated it {how}; if memory ran out, try fewer --jobs or --low-memory"
+            )
+            return Event(self.task, "failed", error)
+
+    def usable(self) -> bool:
+        return self.process.is_alive()
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        self.process.join(_PATIENCE)
+        self.process.kill()
+
+
+def _work(connection: Connection, job: Job) -> None:
+    """A process: take tasks until there is none, and tell what happens. Ends itself when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends its jobs
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        separator: Separator | Chain | None = None
+        while (given := connection.recv()) is not None:
+            number, task = given
+
+            def tell(event: Event, number: int = number) -> None:
+                connection.send(event._replace(task=number))
+
+            try:
+                separator = separator or load(job.models, job.loading)
+            except OrtsepError as error:
+                tell(Event(number, "failed", error))
+            else:
+                in_this_process(separator, job, [task], tell)
+    except (KeyboardInterrupt, EOFError, ConnectionError):
+        os._exit(130)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt

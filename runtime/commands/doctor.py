@@ -1,0 +1,140 @@
+"""``ortsep doctor``: what works here, measured."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ortsep import __version__
+from ortsep.models.cache import cache_folder
+from ortsep.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
+
+
+def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> int:
+    """Examine every provider here, on ``reference`` or a small graph. Status 1 where CPU is wrong or packages fight."""
+    from ortsep.doctor import golden_feeds, probe_feeds, probe_graph
+    from ortsep.model import load_model
+
+    with tempfile.TemporaryDirectory(prefix="ortsep-") as folder:
+        if reference is None:
+            graph, feeds, files = Path(folder) / "probe.onnx", probe_feeds(), []
+            graph.write_bytes(probe_graph())
+        else:
+            model = load_model(reference)
+            graph, feeds = golden_feeds(model)
+            files = [model.file(member) for member in model.members]
+        verdicts = [_examined(full, graph, feeds, bool(files), runs) for full in _providers()]
+        for verdict in verdicts:
+            for file in files if verdict.installed and verdict.provider in PROVIDERS else []:
+                write_verdict(file, verdict)
+        choice = choose_provider("auto", graph)
+    conflict = _conflict()
+    document = {
+        "version": __version__,
+        "versions": _versions(),
+        "packages": runtime_packages(),
+        "conflict": conflict,
+        "decoders": _decoders(),
+        "cache": str(cache_folder()),
+        "model": reference,
+        "providers": [asdict(verdict) for verdict in verdicts],
+        "auto": choice.provider,
+        "auto_reason": choice.reason,
+    }
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False))
+    else:
+        _table(document)
+    cpu = next(v for v in verdicts if v.provider == "cpu")
+    return 1 if conflict or not cpu.usable else 0
+
+
+def _providers() -> list[str]:
+    """ortsep's own providers, then whatever else this onnxruntime has, by ONNX Runtime's names."""
+    import onnxruntime
+
+    return list(dict.fromkeys([*PROVIDERS.values(), *onnxruntime.get_available_providers()]))
+
+
+def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> Verdict:
+    import onnxruntime
+
+    from ortsep.doctor import examine_apart, short_name
+
+    name = short_name(provider)
+    if provider not in onnxruntime.get_available_providers():
+        return Verdict(name, reason=f"is not in this onnxruntime: {MEND.get(name, 'install the package that has it')}")
+    print(f"examining {name} ...", file=sys.stderr, flush=True)
+    return examine_apart(graph, provider, feeds, judge_speed=real, runs=runs)
+
+
+def _conflict() -> str | None:
+    packages = runtime_packages()
+    if len(packages) < 2:
+        return None
+    return (
+        f"{' and '.join(packages)} are installed and overwrite each other: pip uninstall -y {' '.join(packages)}, then "
+        "install the one you want"
+    )
+
+
+def _versions() -> dict[str, str]:
+    import soundfile
+
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("numpy", "soundfile", "soxr"):
+        found[name] = metadata.version(name)
+    found["libsndfile"] = soundfile.__libsndfile_version__
+    found["cores"] = str(os.cpu_count())
+    return found
+
+
+def _decoders() -> dict[str, Any]:
+    import soundfile
+
+    return {"libsndfile": sorted(soundfile.available_formats()), "ffmpeg": _ffmpeg()}
+
+
+def _ffmpeg() -> str | None:
+    """The version of the ffmpeg on the PATH that has its ffprobe; None where there is none that works."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None or shutil.which("ffprobe") is None:
+        return None
+    try:
+        done = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, errors="replace", timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    words = done.stdout.split()
+    return words[2] if done.returncode == 0 and len(words) > 2 else None
+
+
+def _table(document: dict[str, Any]) -> None:
+    print("  ".join(f"{name} {version}" for name, version in document["versions"].items()))
+    print("  ".join(f"{name} {version}" for name, version in document["packages"].items()))
+    if document["conflict"]:
+        print(f"CONFLICT: {document['conflict']}")
+    print(f"libsndfile reads {', '.join(document['decoders']['libsndfile'])}")
+    print(f"ffmpeg: {document['decoders']['ffmpeg'] or 'none; m4a, aac and wma need it'}\n")
+    print(f"{'provider':<10} {'loads':<6} {'runs':<6} {'dB':>6} {'nodes':>11} {'pieces':>7} {'s a run':>9}  verdict")
+    for found in document["providers"]:
+        nodes = "unknown" if found["nodes"] is None else f"{found['nodes']} of {found['of_nodes']}"
+        row = (
+            f"{found['provider']:<10} {_mark(found['loads']):<6} {_mark(found['runs']):<6} "
+            f"{_mark(found['snr_db']):>6} {nodes if found['runs'] else '-':>11} {_mark(found['partitions']):>7} "
+            f"{_mark(found['seconds']):>9}"
+        )
+        print(f"{row}  {'usable' if found['usable'] else found['reason']}")
+    print(f"\nauto means {document['auto']}{'; ' if document['auto_reason'] else ''}{document['auto_reason']}")
+    if document["model"] is None:
+        print("speed was not judged: name a model to have its verdict kept for auto")
+
+
+def _mark(value: Any) -> str:
+    return {True: "yes", False: "no", None: "-"}[value] if value is None or isinstance(value, bool) else f"{value:g}"

@@ -1,0 +1,54 @@
+"""Names of files that are not complete yet, and the removal of those whose process died."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a partial file of another machine or container, whose processes can't be seen, counts as left."""
+_NAME = re.compile(r"\..+\.([0-9a-f]{5})-([0-9]+)(\.encoded)?\.partial", re.DOTALL)
+
+
+def partial_path(path: Path) -> Path:
+    """Where ``path`` is written until it is complete: a hidden file beside it that names this process."""
+    dot = "" if path.name.startswith(".") else "."
+    return path.with_name(f"{dot}{path.name}.{_machine()}-{os.getpid()}.partial")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files in ``folder`` whose process is dead (killed, or the machine stopped). Never raises."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _NAME.fullmatch(entry.name)
+            if found is None:
+                continue
+            with contextlib.suppress(OSError):
+                here = found[1] == _machine() and sys.platform != "win32"
+                old = time.time() - entry.stat().st_mtime > _ABANDONED
+                if (here and not _alive(int(found[2]))) or (not here and old):
+                    Path(entry.path).unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@cache
+def _machine() -> str:
+    """Five digits for where this process's number means something: the machine, and on Linux the container."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:5]
