@@ -24,7 +24,7 @@ from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, W
 GRAPHS = {
     "HTDemucs": ("ortsep.export.htdemucs", "htdemucs_graph"),
     "HDemucs": ("ortsep.export.hdemucs", "hdemucs_graph"),
-    "Demucs": ("ortsep.export.hdemucs", "demucs_v3_graph"),
+    "Demucs": ("ortsep.export.demucs_time", "demucs_v3_graph"),
 }
 
 
