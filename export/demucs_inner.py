@@ -1,7 +1,7 @@
-"""The inner layers of version 3 of Demucs as ONNX, for any number of frames: group norms, framed LSTMs, local attention.
+"""The inner layers of Demucs v3 as ONNX, for any number of frames: group norms, framed LSTMs, local attention.
 
-Values are [B, C, T]; functions are as in ``demucs_layers``. Source: package ``demucs`` 4.1, ``demucs.demucs``: ``DConv``,
-``BLSTM``, ``LocalState`` (Défossez 2021).
+Values are [B, C, T]; functions are as in ``demucs_layers``. Source: package ``demucs`` 4.1, ``demucs.demucs``:
+``DConv``, ``BLSTM``, ``LocalState`` (Défossez 2021).
 """
 
 import math
@@ -92,10 +92,7 @@ def blstm(graph: Graph, x: str, module: nn.Module) -> str:
     steps = module.max_steps
     t = graph.op("Shape", x, start=2)
     y = graph.transpose(x, 2, 0, 1)
-    if steps is None:
-        y = _lstm_linear(graph, y, module)
-    else:
-        y = _framed(graph, y, module, t, steps)
+    y = _lstm_linear(graph, y, module) if steps is None else _framed(graph, y, module, t, steps)
     y = graph.transpose(y, 1, 2, 0)
     return graph.add(y, x) if module.skip else y
 
@@ -119,7 +116,8 @@ def _framed(graph: Graph, x: str, module: nn.Module, t: str, steps: int) -> str:
     y = _lstm_linear(graph, graph.op("Reshape", frames, _shape(graph, width, -1, channels)), module)
 
     at = graph.op("Range", zero, graph.op("Squeeze", t), one)
-    middle = graph.op("Div", graph.op("Max", graph.sub(at, graph.const(steps // 4, np.int64)), zero), graph.const(hop, np.int64))
+    started = graph.op("Max", graph.sub(at, graph.const(steps // 4, np.int64)), zero)
+    middle = graph.op("Div", started, graph.const(hop, np.int64))
     frame = graph.op("Min", middle, last)
     within = graph.sub(at, graph.mul(frame, graph.const(hop, np.int64)))
     index = graph.add(graph.mul(within, count), frame)
@@ -193,6 +191,7 @@ def local_state(graph: Graph, x: str, module: nn.Module) -> str:
 
 def _distance(graph: Graph, x: str) -> str:
     """|t - s| over the last axis of ``x``: [T, T], float32."""
-    steps = graph.op("Range", graph.const(0, np.int64), graph.op("Squeeze", graph.op("Shape", x, start=2)), graph.const(1, np.int64))
+    count = graph.op("Squeeze", graph.op("Shape", x, start=2))
+    steps = graph.op("Range", graph.const(0, np.int64), count, graph.const(1, np.int64))
     steps = graph.op("Cast", steps, to=1)
     return graph.op("Abs", graph.sub(graph.reshape(steps, -1, 1), graph.reshape(steps, 1, -1)))

@@ -193,7 +193,9 @@ def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: in
     return graph.gelu(graph.add(graph.mul(centred, scale), shift))
 
 
-def expand(graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: Length) -> str:
+def expand(
+    graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: Length
+) -> str:
     """layer_scale * GLU(GroupNorm(conv(g))) for DConv's pointwise convolution H -> 2C, never holding its 2C channels
     before they are normalised; ``g`` as ``compress`` returns it.
 

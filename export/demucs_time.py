@@ -7,14 +7,14 @@ The network's own ``forward`` (package ``demucs`` 4.1, ``demucs.demucs.Demucs``;
 from collections.abc import Iterator
 from typing import Any
 
-import julius
 import numpy as np
 import onnx
 from demucs.demucs import Demucs
+from julius.resample import ResampleFrac
 from torch import nn
 
 from ortsep.export.demucs_inner import blstm, convolve, glu, group_norm, residual
-from ortsep.export.demucs_layers import Free, glu_conv, norm_scale, numpy64, require, time_mean
+from ortsep.export.demucs_layers import Free, glu_conv, numpy64, require, time_mean
 from ortsep.export.graph import Graph
 
 
@@ -66,7 +66,7 @@ def standardise_mono(graph: Graph, x: str, length: Free) -> tuple[str, tuple[str
 
 def resample(graph: Graph, x: str, channels: int, old: int, new: int) -> str:
     """``julius.resample_frac`` of [1, C, T] to [1, C, T new / old], with julius's own windowed sinc kernels."""
-    kernel = numpy64(julius.ResampleFrac(old, new).kernel)
+    kernel = numpy64(ResampleFrac(old, new).kernel)
     width = (kernel.shape[-1] - old) // 2
     alone = graph.reshape(x, channels, 1, -1)
     filled = graph.op("Pad", alone, graph.ints(0, 0, width, 0, 0, width), mode="edge")
@@ -120,9 +120,7 @@ def _activated(graph: Graph, x: str, act: nn.Module | None) -> str:
     return graph.gelu(x) if isinstance(act, nn.GELU) else graph.op("Relu", x)
 
 
-def _transposed(
-    graph: Graph, x: str, conv: Any, norm: nn.Module | None, act: nn.Module | None, length: Free
-) -> str:
+def _transposed(graph: Graph, x: str, conv: Any, norm: nn.Module | None, act: nn.Module | None, length: Free) -> str:
     """A ``ConvTranspose1d`` of kernel 2s and stride s, its norm and activation.
 
     Sample s j + p hears step j by tap p and step j - 1 by tap s + p: so it is a convolution of two taps whose channels

@@ -91,10 +91,7 @@ def hdemucs_graph(model: HDemucs, *, samples: int, portable: bool = False) -> on
         if offset >= 0:
             graph.scope(f"tdecoder/{offset}")
             tlayer, wave, target = model.tdecoder[offset], waves.pop(), waves[-1]
-            if tlayer.empty:
-                wave = value
-            else:
-                wave = refine(graph, wave._replace(name=graph.add(xt, wave.name)), tlayer)
+            wave = value if tlayer.empty else refine(graph, wave._replace(name=graph.add(xt, wave.name)), tlayer)
             xt = grow(graph, wave, tlayer, target)
 
     graph.scope("restore")
@@ -106,7 +103,8 @@ def hdemucs_graph(model: HDemucs, *, samples: int, portable: bool = False) -> on
         spectra = graph.op("Pad", spectra, graph.ints(*[0] * 4, 2, *[0] * 4, 2))
     outcome = graph.add(graph.mul(graph.reshape(xt, 0, stems, channels, -1), std_t), mean_t)
     graph.output(outcome, "stems", [1, stems, channels, "samples"])
-    graph.output(spectra, "stem_spectra", [1, stems, 2 * channels, bins, "stem_frames" if model.hybrid_old else "frames"])
+    given = "stem_frames" if model.hybrid_old else "frames"
+    graph.output(spectra, "stem_spectra", [1, stems, 2 * channels, bins, given])
     return graph.model()
 
 
