@@ -35,6 +35,8 @@ F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}
+MARGIN = 6.0
+"""How far below the original's own repeatability, in dB, an export may be where that is below the gate."""
 PERFECT = 999.0
 """What an infinite SNR is written as."""
 
@@ -215,7 +217,22 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
     for name, mix in cases:
         theirs = original.separate(mix)
         ours = np.stack(list(separator.separate(mix).values()))
-        yield Figure(f"end to end: {name}", snr(theirs, ours), GATES["end to end"], "original package")
+        db, gate, against = snr(theirs, ours), GATES["end to end"], "original package"
+        if db < gate and (limit := _repeatable(original, mix, theirs)) < gate:
+            gate, against = (
+                limit - MARGIN,
+                f"original package, itself {limit:.1f} dB from its result at -180 dB of noise",
+            )
+        yield Figure(f"end to end: {name}", db, gate, against)
+
+
+def _repeatable(original: Original, mix: F32, theirs: F32) -> float:
+    """How far the original's result moves, in dB, when noise 180 dB below the peak is added to what it hears.
+
+    Demucs's networks of amplitudes give silence the phase of rounding errors: no two computers agree about it.
+    """
+    noise = np.random.default_rng(0).standard_normal(mix.shape) * 1e-9 * max(float(np.abs(mix).max()), 1e-3)
+    return snr(theirs, original.separate(mix + noise.astype(np.float32)))
 
 
 def _providers(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
