@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +14,13 @@ import onnx
 import torch
 from demucs.apply import BagOfModels, TensorChunk, apply_model
 from demucs.demucs import Demucs
+from demucs.spec import ispectro
+from torch import nn
 
 from ortsep.export.demucs_files import Part, local_files, random_part, read_part
 from ortsep.export.download import fetch
 from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.graph import attach_spec
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.errors import UsageError, WeightsError
 from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Weights
@@ -24,7 +28,7 @@ from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, W
 GRAPHS = {
     "HTDemucs": ("ortsep.export.htdemucs", "htdemucs_graph"),
     "HDemucs": ("ortsep.export.hdemucs", "hdemucs_graph"),
-    "Demucs": ("ortsep.export.hdemucs", "demucs_v3_graph"),
+    "Demucs": ("ortsep.export.demucs_time", "demucs_v3_graph"),
 }
 
 
@@ -68,16 +72,14 @@ class DemucsOriginal:
         except AssertionError as error:
             raise WeightsError(f"the models of the bag {card.name} differ in rate or channels; mend the bag") from error
         lengths = {int(shape.samplerate * shape.segment) for shape in bag.models}
-        domains = {part.network == "Demucs" for part in parts}
-        if len(lengths) > 1 or len(domains) > 1:
+        if len(lengths) > 1:
             raise WeightsError(
-                f"the models of {card.name} differ in {'domain' if len(domains) > 1 else 'chunk length'}, which one "
-                "exported bag can't express; choose --stems that need only models of one kind, or another model"
+                f"the models of {card.name} differ in chunk length, which one exported bag can't express; "
+                "choose --stems that need only models of one kind, or another model"
             )
         for part in parts:
-            _describable(part, card)
-        self._card, self._parts, self._wanted = card, parts, wanted
-        self._shape, self._waveform, self._length = parts[0].shape, domains.pop(), lengths.pop()
+            _describable(part)
+        self._card, self._parts, self._wanted, self._length = card, parts, wanted, lengths.pop()
         self._full = lru_cache(maxsize=1)(self._build)
         self._double = lru_cache(maxsize=1)(lambda k: self._narrow(k).double())
         self._files = [self._file(part) for part in parts]
@@ -108,8 +110,10 @@ class DemucsOriginal:
 
     @property
     def spec(self) -> ModelSpec:
-        card, shape = self._card, self._shape
-        hop = shape.hop_length if not self._waveform else 0
+        return self._spec_of(self._parts[0])
+
+    def _spec_of(self, part: Part) -> ModelSpec:
+        card, shape = self._card, part.shape
         bag = tuple(
             Member(
                 file,
@@ -118,19 +122,18 @@ class DemucsOriginal:
             )
             for file, part in zip(self._files, self._parts, strict=True)
         )
+        transform, inverse = _transforms(part)
         return ModelSpec(
             name=card.name,
             family=card.family,
             stems=tuple(card.stems[k] for k in self._wanted),
             sample_rate=shape.samplerate,
             channels=shape.audio_channels,
-            domain="waveform" if self._waveform else "hybrid",
-            output="stems" if self._waveform else "hybrid",
-            # HDemucs._spec and _ispec: frames 2 .. 2+ceil(N/hop) of a centred STFT of the signal padded by 3/2 hops.
-            stft=None
-            if self._waveform
-            else STFT(4 * hop, hop, 2 * hop, 3 * hop // 2, 3 * hop // 2, "reflect", True, True, "constant"),
-            chunks=Chunks(self._length, overlap=0.25, fixed=True, max_shift=shape.samplerate // 2),
+            domain="waveform" if transform is None else "hybrid",
+            output="stems" if transform is None else "hybrid",
+            stft=transform,
+            inverse=inverse,
+            chunks=_chunks(part, self._length),
             normalization=Normalization("track", 1e-8),
             bag=bag if len(bag) > 1 else (),
             weights=self._weights(),
@@ -152,42 +155,56 @@ class DemucsOriginal:
             build = _graph_builder(part.network, self._card.name)
             if part.network != "HTDemucs":
                 build = partial(build, samples=self._length)
-            yield self._files[member], build(self._narrow(member), portable=portable)
+            yield self._files[member], attach_spec(build(self._narrow(member), portable=portable), self._spec_of(part))
 
-    def transform(self, mix: F32) -> Complex | None:
-        if self._waveform:
+    def transform(self, mix: F32, member: int = 0) -> Complex | None:
+        part = self._parts[member]
+        if part.network == "Demucs":
             return None
-        spectrum: Complex = self._shape._spec(_tensor(mix)[None])[0].numpy()
+        spectrum: Complex = part.shape._spec(_tensor(mix)[None])[0].numpy()
         return spectrum
 
-    def inverse(self, spectrum: Complex, samples: int) -> F32 | None:
-        if self._waveform:
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32 | None:
+        part, z = self._parts[member], torch.from_numpy(spectrum)[None]
+        if part.network == "Demucs":
             return None
-        mix: F32 = self._shape._ispec(torch.from_numpy(spectrum)[None], samples)[0].numpy()
+        if getattr(part.shape, "hybrid_old", False):
+            # HDemucs._ispec without its own frames of zeros, which the graph gives
+            hop = part.shape.hop_length
+            wave = ispectro(nn.functional.pad(z, (0, 0, 0, 1)), hop, length=hop * -(-samples // hop))[..., :samples]
+        else:
+            wave = part.shape._ispec(z, samples)
+        mix: F32 = wave[0].numpy()
         return mix
 
     def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
         model = self._double(member)
         mix = _tensor(inputs["mix"]).double()
         held: dict[str, torch.Tensor] = {}
-        if not self._waveform:
+        if "spectrum" in inputs:
             b, c, f, t = inputs["spectrum"].shape
             parts = _tensor(inputs["spectrum"]).double().view(b, c // 2, 2, f, t)
             spectrum = torch.complex(parts[:, :, 0], parts[:, :, 1])
             # The network's own forward, with its STFT taken from the inputs and its inverse left out.
             model._spec = lambda _: spectrum
-            model._mask = lambda _, out: held.setdefault("stem_spectra", out)
-            model._ispec = lambda *_: torch.zeros(())
+            model._ispec = lambda spectra, _: held.setdefault("stem_spectra", _as_channels(spectra)).new_zeros(())
         with torch.no_grad():
             held["stems"] = model(mix)
+        if getattr(model, "hybrid_old", False):
+            held["stem_spectra"] = nn.functional.pad(held["stem_spectra"], (2, 2))
         return {name: value.numpy() for name, value in held.items()}
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
+        part = self._parts[member]
         mean, deviation = _statistics(_tensor(mix))
-        chunk = TensorChunk(((_tensor(mix) - mean) / deviation)[None], 0, self._length).padded(self._length)
-        inputs = {"mix": chunk}
-        if not self._waveform:
-            inputs["spectrum"] = self._shape._magnitude(self._shape._spec(chunk))
+        chunk = TensorChunk(((_tensor(mix) - mean) / deviation)[None], 0, self._length)
+        if part.network == "HTDemucs":
+            length = self._length
+        else:
+            length = part.shape.valid_length(chunk.length) if part.network == "Demucs" else chunk.length
+        inputs = {"mix": chunk.padded(length)}
+        if part.network != "Demucs":
+            inputs["spectrum"] = _as_channels(part.shape._spec(inputs["mix"]))
         return {name: np.ascontiguousarray(value.numpy()) for name, value in inputs.items()}
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
@@ -225,16 +242,43 @@ def narrow(model: Any, rows: tuple[int, ...]) -> Any:
     return model
 
 
-def _describable(part: Part, card: Card) -> None:
+def _transforms(part: Part) -> tuple[STFT | None, STFT | None]:
+    """The STFT of a network, and its inverse where that is another."""
+    if part.network == "Demucs":
+        return None, None
+    # HDemucs._spec and _ispec: frames 2 .. 2+ceil(N/hop) of a centred STFT of the signal padded by 3/2 hops.
+    hop = part.shape.hop_length
+    transform = STFT(4 * hop, hop, 2 * hop, 3 * hop // 2, 3 * hop // 2, "reflect", True, True, "constant")
+    if not getattr(part.shape, "hybrid_old", False):
+        return transform, None
+    # Zeros in place of reflections; the inverse begins where the centred one does and knows of two empty frames.
+    transform = replace(transform, pad_mode="zero")
+    return transform, replace(transform, pad_left=2 * hop, pad_right=2 * hop, partial=False, envelope="frames")
+
+
+def _chunks(part: Part, length: int) -> Chunks:
+    """HTDemucs hears its segment, HDemucs a chunk as it is, Demucs v3 the next of its valid lengths."""
+    shift = part.shape.samplerate // 2
+    if part.network == "HTDemucs":
+        return Chunks(length, overlap=0.25, fixed=True, max_shift=shift)
+    if part.network == "HDemucs":
+        return Chunks(length, overlap=0.25, fixed=False, least=1, max_shift=shift)
+    valid = part.shape.valid_length
+    least = valid(1)
+    step = valid(least + 1) - least
+    for samples in (least + 1, least + step + 1, length - 1, length, length + 1):
+        if valid(samples) != max(least, samples + (least - samples) % step):
+            raise WeightsError(f"{part.source} has kernels and strides whose lengths are irregular; take another model")
+    return Chunks(length, overlap=0.25, fixed=False, least=least, step=step, max_shift=shift)
+
+
+def _describable(part: Part) -> None:
     """Refuse the networks of old experiments whose surroundings the spec has no words for."""
     shape = part.shape
-    if part.network == "Demucs":
-        return
-    ends = [shape.decoder[-1], *getattr(shape, "tdecoder", [])[-1:]]
+    ends = [] if part.network == "Demucs" else [shape.decoder[-1], *getattr(shape, "tdecoder", [])[-1:]]
     odd = {
-        "hybrid_old (the padding of some models of 2021)": getattr(shape, "hybrid_old", False),
         "no waveform branch": not getattr(shape, "hybrid", True),
-        "masks instead of complex spectra": not shape.cac,
+        "masks instead of complex spectra": part.network == "HTDemucs" and not shape.cac,
         "normalised output layers": any(
             isinstance(m, torch.nn.GroupNorm) for m in (getattr(e, "norm2", 0) for e in ends)
         ),
@@ -257,6 +301,11 @@ def _graph_builder(network: str, name: str) -> Callable[..., onnx.ModelProto]:
 
 def _tensor(array: F32) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _as_channels(spectrum: torch.Tensor) -> torch.Tensor:
+    """Complex [..., C, F, T] as [..., 2C, F, T], as ``HDemucs._magnitude`` does with ``cac``."""
+    return torch.view_as_real(spectrum).movedim(-1, -3).flatten(-4, -3)
 
 
 def _statistics(mix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

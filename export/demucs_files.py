@@ -126,9 +126,10 @@ def _fill(model: torch.nn.Module, package: Package, path: Path) -> torch.nn.Modu
     return model.eval()
 
 
-def _config(card: Card) -> dict[str, Any]:
-    """A card's constructor arguments; a fraction stands there as text, "39/5"."""
-    config = dict(card.arguments.get("config", {}))
+def _config(card: Card, member: int = 0) -> dict[str, Any]:
+    """A card's constructor arguments, for all members or each; a fraction stands there as text, "39/5"."""
+    configs = card.arguments.get("configs")
+    config = dict(configs[member] if configs else card.arguments.get("config", {}))
     return {key: Fraction(value) if isinstance(value, str) else value for key, value in config.items()}
 
 
@@ -140,7 +141,7 @@ def random_part(card: Card, seed: int, member: int, weights: tuple[float, ...]) 
             "give --weights PATH"
         )
     network = networks[member]
-    arguments = {"sources": list(card.stems), **_config(card)}
+    arguments = {"sources": list(card.stems), **_config(card, member)}
 
     def build() -> torch.nn.Module:
         model = CLASSES[network](**arguments)

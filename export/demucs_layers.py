@@ -11,6 +11,7 @@ Source of the layers: Défossez, "Hybrid Spectrogram and Waveform Source Separat
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,29 +60,64 @@ def divisor(length: int) -> int:
     return next(d for d in range(math.isqrt(length), 0, -1) if length % d == 0)
 
 
-def time_mean(graph: Graph, x: str, length: int) -> str:
+@dataclass(frozen=True)
+class Free:
+    """The length T of a last axis that is known only when the graph runs; ``usual`` is a length to expect."""
+
+    usual: int
+    samples: str
+    """T as an int64 value [1]."""
+
+    @classmethod
+    def of(cls, graph: Graph, x: str, usual: int) -> "Free":
+        return cls(usual, graph.op("Shape", x, start=-1))
+
+    def count(self, graph: Graph) -> str:
+        """T as a float32 value [1]."""
+        return graph.op("Cast", self.samples, to=1)
+
+
+Length = int | Free
+STEP = 1024
+"""Samples summed at a time where the length is free."""
+
+
+def time_mean(graph: Graph, x: str, length: Length) -> str:
     """The mean over the last axis, of ``length``, kept as a one; a long 3-D value is summed in two steps.
 
-    ONNX Runtime sums flat in float32: over 86 thousand samples the relative error is 1e-6, in two steps 1e-7.
+    ONNX Runtime sums flat in float32: over 86 thousand samples the relative error is 1e-6, in two steps 1e-7. A free
+    length is filled up with zeros to a multiple of ``STEP`` for it.
     """
+    if isinstance(length, Free):
+        if length.usual < 1 << 14:
+            return graph.mean(x, -1)
+        more = graph.op("Mod", graph.op("Neg", length.samples), graph.ints(STEP))
+        filled = graph.op("Pad", x, graph.concat([graph.ints(0, 0, 0, 0, 0), more], 0))
+        sums = graph.op("ReduceSum", graph.reshape(filled, 0, 0, -1, STEP), graph.ints(3), keepdims=0)
+        return graph.div(graph.op("ReduceSum", sums, graph.ints(2), keepdims=1), length.count(graph))
     if length < 1 << 14 or (parts := divisor(length)) < 32:
         return graph.mean(x, -1)
     return graph.reshape(graph.mean(graph.reshape(x, 0, 0, parts, length // parts), -1, -2), 0, 0, 1)
 
 
-def standardise(graph: Graph, x: str, shape: Sequence[int]) -> tuple[str, str, str]:
-    """(x - mean) / (1e-5 + std) over all axes but the batch; ``shape`` is x's without it.
+def standardise(graph: Graph, x: str, shape: Sequence[int], length: Length) -> tuple[str, str, str]:
+    """(x - mean) / (1e-5 + std) over all axes but the batch; ``shape`` and ``length`` are x's without it.
 
     Returns the result, the mean and the unbiased standard deviation (both with ones for axes), all sums in steps.
     """
-    axes, n = range(1, len(shape)), math.prod(shape)
+    axes = range(1, len(shape) + 1)
 
     def mean(value: str) -> str:
-        return graph.mean(time_mean(graph, value, shape[-1]) if len(shape) == 2 else graph.mean(value, -1), *axes)
+        return graph.mean(time_mean(graph, value, length) if len(shape) == 1 else graph.mean(value, -1), *axes)
 
     mu = mean(x)
     centred = graph.sub(x, mu)
-    std = graph.op("Sqrt", graph.mul(mean(graph.mul(centred, centred)), graph.const(n / (n - 1))))
+    if isinstance(length, Free):
+        n = graph.mul(length.count(graph), graph.const([math.prod(shape)]))
+        unbiased = graph.div(n, graph.sub(n, graph.const([1.0])))
+    else:
+        unbiased = graph.const(math.prod(shape) * length / (math.prod(shape) * length - 1))
+    std = graph.op("Sqrt", graph.mul(mean(graph.mul(centred, centred)), unbiased))
     return graph.div(centred, graph.add(std, graph.const(1e-5))), mu, std
 
 
@@ -129,7 +165,7 @@ def kernel(weight: F64, rank: int) -> F64:
     return weight if rank == 3 else weight[:, :, None, :]
 
 
-def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: int, frames: int) -> str:
+def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: int, frames: Length) -> str:
     """GELU(GroupNorm(conv(x))) for DConv's dilated convolution C -> H, with further channels of ones up to
     ``padded(H + 2)`` (at least two).
 
@@ -162,7 +198,9 @@ def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: in
     return graph.gelu(graph.add(graph.mul(centred, scale), shift))
 
 
-def expand(graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: int) -> str:
+def expand(
+    graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: F64, *, rank: int, frames: Length
+) -> str:
     """layer_scale * GLU(GroupNorm(conv(g))) for DConv's pointwise convolution H -> 2C, never holding its 2C channels
     before they are normalised; ``g`` as ``compress`` returns it.
 
@@ -207,7 +245,7 @@ def expand(graph: Graph, g: str, conv: nn.Module, norm: nn.Module, layer_scale: 
     return glu_conv(graph, scaled, point(fold[:, None] * full), fold * beta)
 
 
-def dconv(graph: Graph, x: str, module: nn.Module, *, rank: int, frames: int) -> str:
+def dconv(graph: Graph, x: str, module: nn.Module, *, rank: int, frames: Length) -> str:
     """``demucs.demucs.DConv`` on [B, C, F, T] (``rank`` 4, rows apart) or [B, C, T] (``rank`` 3); ``frames`` is T.
 
     Raises WeightsError for branches with LSTM or attention.
@@ -252,7 +290,7 @@ def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int], *, gel
 
     Output row s*j + p hears two input rows: j - 1 and j for p < s/2, j and j + 1 for the others. So it is two
     convolutions of two taps whose channels hold s/2 phases each, and one transposition that interleaves the phases;
-    no overlap-add, no crop. ``sizes`` are the spatial sizes of ``x``; the first one grows.
+    no overlap-add, no crop. ``sizes`` are the spatial sizes of ``x``; the first one grows. One of them may be -1: free.
     """
     weight, bias = numpy64(conv.weight), numpy64(conv.bias)
     stride = conv.stride[0]
@@ -271,9 +309,9 @@ def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int], *, gel
         pads = [before, *[0] * len(tail), after, *[0] * len(tail)]
         y = graph.conv(x, taps, np.repeat(bias, half), pads=pads)
         y = graph.gelu(y) if gelu else y
-        parts.append(graph.reshape(y, 0, -1, half, rows, *tail))
+        parts.append(graph.reshape(y, 0, len(bias), half, rows, *tail))
     y = graph.transpose(graph.concat(parts, 2), 0, 1, 3, 2, *range(4, 4 + len(tail)))
-    return graph.reshape(y, 0, len(bias), rows * stride, *tail)
+    return graph.reshape(y, 0, len(bias), max(-1, rows * stride), *tail)
 
 
 def decoder_layer(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ortsep
 from ortsep.export.family import Choice, Original, load_original
-from ortsep.export.graph import attach_spec, parameter_count, save_model
+from ortsep.export.graph import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
 from ortsep.models.errors import OutputError, UsageError
 from ortsep.models.spec import ModelSpec
@@ -72,11 +72,15 @@ def write_export(original: Original, folder: Path, *, portable: bool = False, sa
     except OSError as error:
         raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
     try:
-        spec = replace(original.spec, exporter=f"ortsep {ortsep.__version__}")
-        files = []
+        spec, files = original.spec, []
         for file, model in original.graphs(portable):
             domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
-            spec = replace(spec, portable=not domains, parameters=spec.parameters or parameter_count(model))
+            spec = replace(
+                attached_spec(model) or spec,
+                exporter=f"ortsep {ortsep.__version__}",
+                portable=not domains,
+                parameters=spec.parameters or parameter_count(model),
+            )
             size = save_model(attach_spec(model, spec), working / file)
             files.append((file, size, len(model.graph.node)))
             say(f"{file}: {len(model.graph.node)} nodes, {size / 1e6:.1f} MB")

@@ -48,15 +48,16 @@ class Original(Protocol):
         """The model's spec: weights, bag and parameters filled in, validation empty."""
 
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
-        """File name and graph of each member, made one at a time so that one is in memory; no spec attached.
+        """File name and graph of each member, made one at a time so that one is in memory.
 
+        No spec is attached, except to the graphs of a bag whose members differ in domain, transform or chunks.
         ``portable``: operators of the ONNX standard only.
         """
 
-    def transform(self, mix: F32) -> Complex | None:
+    def transform(self, mix: F32, member: int = 0) -> Complex | None:
         """The original's own STFT of [C, N], cut to the graph's bins: [C, F, T]; None for waveform models."""
 
-    def inverse(self, spectrum: Complex, samples: int) -> F32 | None:
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32 | None:
         """The original's own inverse of [C, F, T]: [C, N]; None for waveform models."""
 
     def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ortsep.models.errors import OutputError
-from ortsep.models.spec import METADATA_KEY, ModelSpec
+from ortsep.models.spec import METADATA_KEY, ModelSpec, from_json
 
 OPSET = 20
 """The first with Gelu; ONNX Runtime 1.17 and later run it."""
@@ -215,6 +215,12 @@ def attach_spec(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     for key, value in [*kept, (METADATA_KEY, spec.to_json())]:
         model.metadata_props.add(key=key, value=value)
     return model
+
+
+def attached_spec(model: onnx.ModelProto) -> ModelSpec | None:
+    """The spec in the model's metadata, where there is one. Raises ModelError for one that can't be read."""
+    text = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
+    return None if text is None else from_json(text, model.graph.name)
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> int:

@@ -66,8 +66,8 @@ def htdemucs_graph(model: HTDemucs, *, portable: bool = False, batch: Dim = 1) -
     spectrum = graph.input("spectrum", [batch, 2 * size.channels, size.bins, size.frames])
 
     graph.scope("standardise")
-    xt, mean_t, std_t = standardise(graph, mix, [size.channels, size.samples])
-    x, mean, std = standardise(graph, spectrum, [2 * size.channels, size.bins, size.frames])
+    xt, mean_t, std_t = standardise(graph, mix, [size.channels], size.samples)
+    x, mean, std = standardise(graph, spectrum, [2 * size.channels, size.bins], size.frames)
 
     waves, bins = [], size.bins
     for index, layer in enumerate(model.tencoder):

@@ -55,13 +55,13 @@ class OpenUnmix:
         for member, network in zip(self.spec.bag, self.networks, strict=True):
             yield member.file, build_graph(network, f"{self.spec.name}:{Path(member.file).stem}")
 
-    def transform(self, mix: F32) -> Complex:
+    def transform(self, mix: F32, member: int = 0) -> Complex:
         window = torch.hann_window(self._stft.n_fft)
         n_fft, hop = self._stft.n_fft, self._stft.hop
         result: Complex = torch.stft(torch.from_numpy(mix), n_fft, hop, window=window, return_complex=True).numpy()
         return result
 
-    def inverse(self, spectrum: Complex, samples: int) -> F32:
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32:
         window = torch.hann_window(self._stft.n_fft)
         x = torch.from_numpy(np.ascontiguousarray(spectrum, np.complex64))
         result: F32 = torch.istft(x, self._stft.n_fft, self._stft.hop, window=window, length=samples).numpy()

@@ -23,7 +23,8 @@ from ortsep.export.graph import attach_spec, save_model
 from ortsep.model import Model, load_model
 from ortsep.models.catalogue import find_card
 from ortsep.models.errors import ModelError, UsageError
-from ortsep.models.spec import Figure
+from ortsep.models.onnx_file import read_metadata
+from ortsep.models.spec import METADATA_KEY, STFT, Figure, ModelSpec, from_json
 from ortsep.providers import PROVIDERS, choose_provider
 from ortsep.resample import resample, resampled_length
 from ortsep.separator import Separator, fit_channels
@@ -35,6 +36,8 @@ F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}
+MARGIN = 6.0
+"""How far below the original's own repeatability, in dB, an export may be where that is below the gate."""
 PERFECT = 999.0
 """What an infinite SNR is written as."""
 
@@ -105,14 +108,14 @@ def validate_model(
 
 def find_stems(model: Model) -> tuple[str, ...]:
     """The stems as exported, before stems.txt renamed them."""
-    from ortsep.models.onnx_file import read_metadata
-    from ortsep.models.spec import METADATA_KEY, from_json
+    return _spec_in(model.file(model.members[0])).stems
 
-    file = model.file(model.members[0])
+
+def _spec_in(file: Path) -> ModelSpec:
     text = read_metadata(file).get(METADATA_KEY)
     if text is None:
         raise ModelError(f"{file} was not exported by ortsep, so there is no original to compare it with")
-    return from_json(text, str(file)).stems
+    return from_json(text, str(file))
 
 
 def _original(model: Model, weights: str | None) -> Original:
@@ -161,21 +164,31 @@ def synthetic_song(rate: int, seconds: float, seed: int = 0) -> F32:
 
 
 def _transform(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
-    spec = model.spec.stft
-    if spec is None:
-        return
-    for name, mix in signals:
-        if model.spec.chunks is not None and model.spec.chunks.fixed:
-            mix = _exactly(mix, model.spec.chunks.length)
-        theirs = original.transform(mix)
-        if theirs is None:
+    seen: list[tuple[STFT | None, STFT | None]] = []
+    for index, member in enumerate(model.members):
+        spec = _spec_in(model.file(member))
+        if spec.stft is None or (spec.stft, spec.inverse) in seen:
             continue
-        ours = stft(spec, mix)[:, : spec.bins]
-        yield Figure(f"transform: STFT, {name}", snr(theirs, ours), GATES["transform"], "original package")
-        back = original.inverse(theirs, mix.shape[-1])
-        if back is not None:
-            inverse = istft(spec, theirs.astype(np.complex64), mix.shape[-1])
-            yield Figure(f"transform: inverse, {name}", snr(back, inverse), GATES["transform"], "original package")
+        seen.append((spec.stft, spec.inverse))
+        for name, mix in signals:
+            yield from _transforms(spec, original, index, name, mix)
+
+
+def _transforms(spec: ModelSpec, original: Original, index: int, name: str, mix: F32) -> Iterator[Figure]:
+    assert spec.stft is not None
+    if spec.chunks is not None and spec.chunks.fixed:
+        mix = _exactly(mix, spec.chunks.length)
+    member = (index,) if index else ()
+    theirs = original.transform(mix, *member)
+    if theirs is None:
+        return
+    ours = stft(spec.stft, mix)[:, : spec.stft.bins]
+    which = f"{name}, graph {index + 1}" if index else name
+    yield Figure(f"transform: STFT, {which}", snr(theirs, ours), GATES["transform"], "original package")
+    back = original.inverse(theirs, mix.shape[-1], *member)
+    if back is not None:
+        inverse = istft(spec.inverse or spec.stft, theirs.astype(np.complex64), mix.shape[-1])
+        yield Figure(f"transform: inverse, {which}", snr(back, inverse), GATES["transform"], "original package")
 
 
 def _exactly(mix: F32, samples: int) -> F32:
@@ -206,7 +219,22 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
     for name, mix in cases:
         theirs = original.separate(mix)
         ours = np.stack(list(separator.separate(mix).values()))
-        yield Figure(f"end to end: {name}", snr(theirs, ours), GATES["end to end"], "original package")
+        db, gate, against = snr(theirs, ours), GATES["end to end"], "original package"
+        if db < gate and (limit := _repeatable(original, mix, theirs)) < gate:
+            gate, against = (
+                limit - MARGIN,
+                f"original package, itself {limit:.1f} dB from its result at -180 dB of noise",
+            )
+        yield Figure(f"end to end: {name}", db, gate, against)
+
+
+def _repeatable(original: Original, mix: F32, theirs: F32) -> float:
+    """How far the original's result moves, in dB, when noise 180 dB below the peak is added to what it hears.
+
+    Demucs's networks of amplitudes give silence the phase of rounding errors: no two computers agree about it.
+    """
+    noise = np.random.default_rng(0).standard_normal(mix.shape) * 1e-9 * max(float(np.abs(mix).max()), 1e-3)
+    return snr(theirs, original.separate(mix + noise.astype(np.float32)))
 
 
 def _providers(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
@@ -232,10 +260,7 @@ def _record(model: Model, report: Report) -> None:
     for member in model.members:
         path = model.file(member)
         graph = onnx.load(str(path))
-        from ortsep.models.spec import METADATA_KEY, from_json
-
-        text = next(p.value for p in graph.metadata_props if p.key == METADATA_KEY)
-        spec = replace(from_json(text, str(path)), validation=report.figures)
+        spec = replace(_spec_in(path), validation=report.figures)
         save_model(attach_spec(graph, spec), path)
 
 

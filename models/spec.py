@@ -87,13 +87,17 @@ class Chunks:
 
     Chunks of ``length`` samples start every ``int((1 - overlap) * length)`` and are joined with triangular weights that
     sum to one (Demucs, ``demucs.apply.apply_model``). A last chunk shorter than ``length`` is centred in context from
-    the song, zeros beyond it.
+    the song, zeros beyond it, of as many samples as the graph takes.
     """
 
     length: int
     overlap: float = 0.25
     fixed: bool = True
     """The graph takes chunks of exactly ``length``; otherwise a song of at most ``whole`` samples runs in one piece."""
+    least: int = 0
+    """The graph takes ``least``, ``least + step``, ... samples, and reads a chunk at the next of these: 1 means at its
+    own length (HDemucs), 4778 and a step of 2048 at one that Demucs v3 calls valid. 0: always at ``length``."""
+    step: int = 1
     whole: int = 0
     max_shift: int = 0
     """Largest random offset of the shift trick; 0 where the original has none."""
@@ -102,6 +106,8 @@ class Chunks:
         _check(1 <= self.length <= MAX_SAMPLES, f"chunk length {self.length}")
         _check(0 <= self.whole <= MAX_SAMPLES and 0 <= self.max_shift <= MAX_SAMPLES, "whole or max_shift")
         _check(0.0 <= self.overlap < 1.0, f"overlap {self.overlap}")
+        _check(0 <= self.least <= MAX_SAMPLES and 1 <= self.step <= MAX_SAMPLES, f"least {self.least}, {self.step}")
+        _check(not (self.fixed and self.least), "chunks of a fixed length and others")
 
 
 @dataclass(frozen=True)
@@ -224,12 +230,15 @@ class ModelSpec:
     output: Literal["stems", "stem_spectra", "masks", "stem_magnitudes", "hybrid"]
     """What the graph gives: ``masks`` multiply the input's STFT; ``hybrid`` is ``stems`` plus ``stem_spectra``."""
     stft: STFT | None = None
+    inverse: STFT | None = None
+    """The inverse transform where it is not that of ``stft``; a graph may then give more frames than it takes."""
     chunks: Chunks | None = None
     blocks: Blocks | None = None
     normalization: Normalization = Normalization()
     filter: Filter | None = None
     bag: tuple[Member, ...] = ()
-    """Empty for a model of one graph; otherwise every file of the bag carries the whole bag."""
+    """Empty for a model of one graph; otherwise every file carries the whole bag, and ``domain``, ``output``, ``stft``,
+    ``inverse`` and ``chunks`` of its own graph."""
     content: str = "music"
     """What to feed: ``music`` (a whole song), ``drums``, ``speech``. A chain feeds the stem of this name."""
     bandwidth: float | None = None
@@ -248,6 +257,7 @@ class ModelSpec:
         _check(1000 <= self.sample_rate <= 768_000, f"sample rate {self.sample_rate}")
         _check(1 <= self.channels <= 64, f"{self.channels} channels")
         _check((self.stft is None) == (self.domain == "waveform"), f"domain {self.domain} and its STFT don't agree")
+        _check(self.inverse is None or self.stft is not None, "an inverse STFT without an STFT")
         if self.domain == "magnitude":
             _check(self.blocks is not None and self.filter is not None, "a magnitude graph needs blocks and a filter")
         else:

@@ -6,8 +6,9 @@ plan are normalised beforehand, one overlap-add buffer serves all of them, and w
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +22,27 @@ F32 = npt.NDArray[np.float32]
 class Chunk:
     """One run of the graph, in samples of the song (which starts at 0; outside it there is silence).
 
-    The graph reads [read, read + length); of what it gives, [start, stop) counts. ``grid`` and ``grid_start`` name the
-    regular grid of starts that the chunk belongs to: ``grid_start + k * stride``.
+    Of what the graph gives, [start, stop) counts. ``grid_start`` names the regular grid of starts that the chunk
+    belongs to: ``grid_start + k * stride``.
     """
 
-    read: int
-    length: int
     start: int
     stop: int
     origin: int
     """Where the chunk's triangle begins; before ``start`` where a shifted grid begins before the song."""
     grid_start: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Samples [start, start + length) of the song, silence outside it."""
+
+    start: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.length
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def make_plan(samples: int, chunks: Chunks, *, overlap: float | None = None, shi
     spread = chunks.max_shift
     origins = [draw.randint(0, spread) - spread for _ in range(shifts)] if shifts and spread else [0]
     planned = [chunk for origin in origins for chunk in _grid(origin, samples, segment, stride)]
-    planned.sort(key=lambda c: (c.start, c.read))
+    planned.sort(key=lambda c: (c.start, c.origin))
     return Plan(samples, segment, stride, len(origins), tuple(planned))
 
 
@@ -83,8 +94,14 @@ def _grid(grid_start: int, samples: int, segment: int, stride: int) -> Iterator[
         stop = min(origin + segment, samples)
         if stop <= 0:
             continue
-        read = origin - (segment - (stop - origin)) // 2
-        yield Chunk(read, segment, max(origin, 0), stop, origin, grid_start)
+        yield Chunk(max(origin, 0), stop, origin, grid_start)
+
+
+def reading(chunk: Chunk, chunks: Chunks, segment: int) -> Span:
+    """What a graph of these ``chunks`` reads for a chunk of a plan of ``segment``: the chunk centred in its context."""
+    own = chunk.stop - chunk.origin
+    length = chunks.least - (min(0, chunks.least - own) // chunks.step) * chunks.step if chunks.least else segment
+    return Span(chunk.origin - (length - own) // 2, length)
 
 
 class Window:
@@ -142,10 +159,6 @@ class OverlapAdd:
         return done
 
 
-def keep_from(plan: Plan) -> list[int]:
-    """For each chunk of the plan, the earliest sample that this or a later chunk reads."""
-    earliest, kept = plan.samples, []
-    for chunk in reversed(plan.chunks):
-        earliest = min(earliest, chunk.read)
-        kept.append(earliest)
-    return kept[::-1]
+def keep_from(spans: Sequence[Span]) -> list[int]:
+    """For each of the spans read one after the other, the earliest sample that it or a later one reads."""
+    return list(accumulate((span.start for span in reversed(spans)), min))[::-1]

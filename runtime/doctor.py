@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.chunks import make_plan
 from ortsep.model import Model
 from ortsep.models.errors import OrtsepError
 from ortsep.network import Network
@@ -53,11 +54,10 @@ def golden_feeds(model: Model) -> tuple[Path, dict[str, F32]]:
         shape = (batch, spec.channels, spec.stft.bins, spec.blocks.frames)
         return graph, {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
     assert spec.chunks is not None
-    mix = noise.standard_normal((spec.channels, spec.chunks.length)).astype(np.float32) * np.float32(0.1)
-    feeds = dict(network.prepare(mix).feeds)
-    if not model.described:
-        feeds = dict(zip(network.input_names, feeds.values(), strict=True))
-    return graph, feeds
+    plan = make_plan(spec.chunks.length, spec.chunks)
+    length = network.reading(plan.chunks[0], plan.segment).length
+    mix = noise.standard_normal((spec.channels, length)).astype(np.float32) * np.float32(0.1)
+    return graph, network.example(mix)
 
 
 def open_session(graph: Path, provider: str, options: Mapping[str, str], profile: Path | None) -> Any:

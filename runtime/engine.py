@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ortsep.chunks import OverlapAdd, Plan, Window, keep_from
 from ortsep.models.spec import Blocks, Filter
-from ortsep.network import Network, Work
+from ortsep.network import Network, Results, Work
 from ortsep.pipeline import ahead
 from ortsep.stems.masks import apply_filter
 from ortsep.stft import Analyser, Synthesiser, frame_count
@@ -67,19 +67,19 @@ def separate_chunks(
 ) -> Iterator[F32]:
     """Separate blocks [C, n] of a song, planned beforehand: blocks [S, C, n] in order, ``plan.samples`` in all."""
     channels = network.spec.channels
-    keep = keep_from(plan)
+    spans = [network.reading(chunk, plan.segment) for chunk in plan.chunks]
 
     def prepared() -> Iterator[Work]:
         window = Window(blocks, channels)
-        for chunk, earliest in zip(plan.chunks, keep, strict=True):
+        for chunk, span, earliest in zip(plan.chunks, spans, keep_from(spans), strict=True):
             window.drop(earliest)
-            mix = window.read(chunk.read, chunk.length)
+            mix = window.read(span.start, span.length)
             if level != Level():
-                inside = slice(max(0, -chunk.read), max(0, min(chunk.length, plan.samples - chunk.read)))
+                inside = slice(max(0, -span.start), max(0, min(span.length, plan.samples - span.start)))
                 mix[:, inside] = level.apply(mix[:, inside])
-            yield network.prepare(mix)
+            yield network.prepare(mix, span, chunk, plan.segment)
 
-    def inferred() -> Iterator[tuple[Work, list[F32]]]:
+    def inferred() -> Iterator[tuple[Work, Results]]:
         for work in ahead(prepared()):
             yield work, network.infer(work)
 
@@ -88,7 +88,7 @@ def separate_chunks(
     for chunk, (work, outputs) in zip(plan.chunks, results, strict=True):
         result = network.finish(work, outputs)
         done = joined.final(chunk.start)
-        joined.add(chunk.start, result[..., chunk.start - chunk.read : chunk.stop - chunk.read], plan.weights(chunk))
+        joined.add(chunk.start, result, plan.weights(chunk))
         if done.shape[-1]:
             yield level.undo(done)
         if progress is not None:

@@ -5,28 +5,101 @@ overlap with the graph of another. Only the graphs that the wanted stems need ar
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.chunks import Chunk, Span, reading
 from ortsep.model import Model
 from ortsep.models.errors import ModelError
-from ortsep.models.spec import STFT, Member
+from ortsep.models.spec import METADATA_KEY, STFT, Member, ModelSpec, from_json
 from ortsep.session import Session
 from ortsep.stft import as_channels, from_channels, istft, stft
 
 F32 = npt.NDArray[np.float32]
 C64 = npt.NDArray[np.complex64]
+OWN = ("domain", "output", "stft", "inverse", "chunks")
+"""What a graph of a bag has for itself."""
+Shares = tuple[tuple[int, int, float], ...]
+"""(index in a group's places, row of a graph's output, weight)."""
+Results = list[list[F32]]
+"""For each view, its graphs' outputs [S, ...], weighted and summed."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One chunk on its way: the graphs' inputs and what ``finish`` needs besides their outputs."""
+class Heard:
+    """A chunk as the graphs of one view take it, and what else its way back needs."""
 
     feeds: Mapping[str, F32]
     samples: int
     spectrum: C64 | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One chunk on its way, as each view hears it, and what of each view's waveform counts."""
+
+    heard: tuple[Heard, ...]
+    inside: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """How a graph hears a chunk and what its outputs mean, by its spec; graphs of a bag that agree share the work."""
+
+    spec: ModelSpec
+
+    @classmethod
+    def of(cls, model: Model, session: Session) -> "View":
+        """The model's own view, or for a bag that of the graph's own file."""
+        spec, text = model.spec, session.metadata.get(METADATA_KEY)
+        if len(model.members) > 1 and text is not None:
+            own = from_json(text, str(session.path))
+            spec = replace(spec, **{name: getattr(own, name) for name in OWN})
+        return cls(spec)
+
+    def hear(self, mix: F32) -> Heard:
+        """Samples [C, N] as the graph's inputs."""
+        spec = self.spec
+        if spec.domain == "waveform":
+            return Heard({"mix": mix[None]}, mix.shape[-1])
+        transform = _stft_of(spec.stft)
+        spectrum = stft(transform, mix)[:, : transform.bins]
+        channels = as_channels(spectrum)
+        if spec.domain == "hybrid":
+            return Heard({"mix": mix[None], "spectrum": channels[None]}, mix.shape[-1])
+        if spec.normalization.kind == "spectrum":
+            mean = np.mean(channels, dtype=np.float64)
+            deviation = np.std(channels, dtype=np.float64, ddof=1) + spec.normalization.eps
+            channels = (channels - np.float32(mean)) * np.float32(1 / deviation)
+        return Heard({"spectrum": channels[None]}, mix.shape[-1], spectrum)
+
+    def sound(self, heard: Heard, outputs: Sequence[F32]) -> F32:
+        """The graph's outputs [S, ...] as waveforms [S, C, N]."""
+        if self.spec.domain == "waveform":
+            return outputs[0]
+        inverse = _stft_of(self.spec.inverse or self.spec.stft)
+        spectra = from_channels(outputs[-1])
+        if heard.spectrum is None:
+            wave = istft(inverse, spectra, heard.samples)
+            wave += outputs[0]
+            return wave
+        if self.spec.output == "masks":
+            masked = np.empty_like(spectra)
+            np.multiply(heard.spectrum.real, spectra.real, out=masked.real)
+            np.multiply(heard.spectrum.imag, spectra.imag, out=masked.imag)
+            spectra = masked
+        return istft(inverse, spectra, heard.samples)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The graphs of one view; ``places``: which of the wanted stems they give."""
+
+    view: View
+    places: tuple[int, ...]
+    graphs: tuple[tuple[Session, Shares], ...]
 
 
 class Network:
@@ -49,76 +122,68 @@ class Network:
         needed = [m for m in model.members if any(m.weights[s] > 0 and s in m.rows for s in wanted)]
         if not needed:
             raise ModelError(f"no graph of {model.spec.name} gives {[model.stems[s] for s in wanted]}; export it again")
-        self._members = [
-            (m, Session(model.file(m), provider=provider, threads=threads, low_memory=low_memory)) for m in needed
-        ]
-        for member, session in self._members:
-            _check_tensors(model, member, session)
-        self.provider = self._members[0][1].provider
-        self.reason = next((session.reason for _, session in self._members if session.reason), "")
+        sessions = [Session(model.file(m), provider=provider, threads=threads, low_memory=low_memory) for m in needed]
+        self._sessions = sessions
+        self.provider = sessions[0].provider
+        self.reason = next((session.reason for session in sessions if session.reason), "")
         totals = {s: sum(m.weights[s] for m in needed if s in m.rows) for s in wanted}
-        self._shares = [
-            [(self.wanted.index(s), k, m.weights[s] / totals[s]) for k, s in enumerate(m.rows) if s in wanted]
-            for m in needed
-        ]
+        groups: dict[View, list[tuple[Member, Session]]] = {}
+        for member, session in zip(needed, sessions, strict=True):
+            view = View.of(model, session)
+            if model.described:
+                _check_tensors(view.spec, member, session)
+            groups.setdefault(view, []).append((member, session))
+        self._groups = [self._group(view, graphs, totals) for view, graphs in groups.items()]
 
-    def prepare(self, mix: F32) -> Work:
-        """A chunk [C, N] as the graphs' inputs."""
-        spec = self.spec
-        if spec.domain == "waveform":
-            return Work({"mix": mix[None]}, mix.shape[-1])
-        transform = _stft_of(spec.stft)
-        spectrum = stft(transform, mix)[:, : transform.bins]
-        channels = as_channels(spectrum)
-        if spec.domain == "hybrid":
-            return Work({"mix": mix[None], "spectrum": channels[None]}, mix.shape[-1])
-        if spec.normalization.kind == "spectrum":
-            mean = np.mean(channels, dtype=np.float64)
-            deviation = np.std(channels, dtype=np.float64, ddof=1) + spec.normalization.eps
-            channels = (channels - np.float32(mean)) * np.float32(1 / deviation)
-        return Work({"spectrum": channels[None]}, mix.shape[-1], spectrum)
+    def _group(self, view: View, graphs: Sequence[tuple[Member, Session]], totals: Mapping[int, float]) -> _Group:
+        given = [s for s in self.wanted if any(s in m.rows and m.weights[s] > 0 for m, _ in graphs)]
 
-    def infer(self, work: Work) -> list[F32]:
-        """Run the graphs: for each of the outputs of the domain, [S wanted, ...], members weighted and summed."""
-        combined: list[F32] = []
-        for (_, session), shares in zip(self._members, self._shares, strict=True):
-            names = {t.name for t in session.inputs}
-            feeds = work.feeds
-            if names != set(feeds) and len(names) == len(feeds) == 1:
-                feeds = dict(zip(names, feeds.values(), strict=True))
-            outputs = [o[0] for o in session.run(feeds, self._output_names(session))]
-            if len(self._members) == 1 and _as_they_are(shares, len(outputs[0])):
-                return outputs
-            if not combined:
-                combined = [np.zeros((len(self.wanted), *o.shape[1:]), np.float32) for o in outputs]
-            for total, output in zip(combined, outputs, strict=True):
-                for place, row, share in shares:
-                    total[place] += output[row] if share == 1.0 else output[row] * np.float32(share)
-        return combined
+        def shares(m: Member) -> Shares:
+            return tuple((given.index(s), k, m.weights[s] / totals[s]) for k, s in enumerate(m.rows) if s in given)
 
-    def finish(self, work: Work, outputs: Sequence[F32]) -> F32:
-        """The graphs' outputs as waveforms [S wanted, C, N]."""
-        if self.spec.domain == "waveform":
-            return outputs[0]
-        transform = _stft_of(self.spec.stft)
-        spectra = from_channels(outputs[-1])
-        if work.spectrum is None:
-            wave = istft(transform, spectra, work.samples)
-            wave += outputs[0]
-            return wave
-        if self.spec.output == "masks":
-            masked = np.empty_like(spectra)
-            np.multiply(work.spectrum.real, spectra.real, out=masked.real)
-            np.multiply(work.spectrum.imag, spectra.imag, out=masked.imag)
-            spectra = masked
-        return istft(transform, spectra, work.samples)
+        places = tuple(self.wanted.index(s) for s in given)
+        return _Group(view, places, tuple((session, shares(member)) for member, session in graphs))
+
+    def reading(self, chunk: Chunk, segment: int) -> Span:
+        """All samples that the graphs read for a chunk."""
+        spans = [_reading(group.view, chunk, segment) for group in self._groups]
+        start = min(span.start for span in spans)
+        return Span(start, max(span.stop for span in spans) - start)
+
+    def prepare(self, mix: F32, span: Span, chunk: Chunk, segment: int) -> Work:
+        """The samples [C, N] of ``span``, which ``reading`` asked for, as the graphs' inputs."""
+        heard, inside = [], []
+        for group in self._groups:
+            own = _reading(group.view, chunk, segment)
+            heard.append(group.view.hear(mix[:, own.start - span.start : own.stop - span.start]))
+            inside.append(slice(chunk.start - own.start, chunk.stop - own.start))
+        return Work(tuple(heard), tuple(inside))
+
+    def infer(self, work: Work) -> Results:
+        """Run the graphs."""
+        return [_run(group, heard.feeds) for group, heard in zip(self._groups, work.heard, strict=True)]
+
+    def finish(self, work: Work, results: Results) -> F32:
+        """The graphs' outputs as what counts of the chunk: [S wanted, C, n]."""
+        total = np.empty(0, np.float32)
+        for group, heard, inside, outputs in zip(self._groups, work.heard, work.inside, results, strict=True):
+            wave = group.view.sound(heard, outputs)[..., inside]
+            outputs.clear()
+            if len(group.places) == len(self.wanted) and not total.size:
+                total = wave
+                continue
+            if not total.size:
+                total = np.zeros((len(self.wanted), *wave.shape[1:]), np.float32)
+            total[list(group.places)] += wave
+        return total
 
     def estimate(self, magnitude: F32) -> F32:
         """A magnitude graph's masks or stem magnitudes [B, S wanted, C, F, T] for [B, C, F, T]."""
+        (group,) = self._groups
         results = np.empty(0, np.float32)
-        for (_, session), shares in zip(self._members, self._shares, strict=True):
+        for session, shares in group.graphs:
             (output,) = session.run({session.inputs[0].name: magnitude})
-            if len(self._members) == 1 and _as_they_are(shares, output.shape[1]):
+            if len(group.graphs) == 1 and _unchanged(shares, output.shape[1]):
                 return output
             if not results.size:
                 results = np.zeros((output.shape[0], len(self.wanted), *output.shape[2:]), np.float32)
@@ -128,40 +193,64 @@ class Network:
 
     def cancel(self) -> None:
         """End the run in progress, from another thread; none begins until ``renew``."""
-        for _, session in self._members:
+        for session in self._sessions:
             session.cancel()
 
     def renew(self) -> None:
         """Run again after a ``cancel``."""
-        for _, session in self._members:
+        for session in self._sessions:
             session.renew()
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """What the first graph calls its inputs."""
-        return tuple(tensor.name for tensor in self._members[0][1].inputs)
+    def example(self, mix: F32) -> dict[str, F32]:
+        """The first graph's inputs, by its own names, for the samples [C, N] of one chunk."""
+        group = self._groups[0]
+        session, _ = group.graphs[0]
+        return _named(group.view.hear(mix).feeds, session)
 
-    def _output_names(self, session: Session) -> list[str] | None:
-        return ["stems", "stem_spectra"] if self.spec.domain == "hybrid" else None
+
+def _run(group: _Group, feeds: Mapping[str, F32]) -> list[F32]:
+    combined: list[F32] = []
+    for session, shares in group.graphs:
+        wanted = ["stems", "stem_spectra"] if group.view.spec.domain == "hybrid" else None
+        outputs = [o[0] for o in session.run(_named(feeds, session), wanted)]
+        if len(group.graphs) == 1 and _unchanged(shares, len(outputs[0])):
+            return outputs
+        if not combined:
+            combined = [np.zeros((len(group.places), *o.shape[1:]), np.float32) for o in outputs]
+        for total, output in zip(combined, outputs, strict=True):
+            for place, row, share in shares:
+                total[place] += output[row] if share == 1.0 else output[row] * np.float32(share)
+    return combined
+
+
+def _named(feeds: Mapping[str, F32], session: Session) -> dict[str, F32]:
+    """Inputs by the graph's own names: those of a plain graph may be any."""
+    names = {t.name for t in session.inputs}
+    if names != set(feeds) and len(names) == len(feeds) == 1:
+        return dict(zip(names, feeds.values(), strict=True))
+    return dict(feeds)
+
+
+def _unchanged(shares: Shares, rows: int) -> bool:
+    """Whether all ``rows`` are wanted as they are and in their order."""
+    return list(shares) == [(k, k, 1.0) for k in range(rows)]
+
+
+def _reading(view: View, chunk: Chunk, segment: int) -> Span:
+    assert view.spec.chunks is not None  # ModelSpec checks that all but magnitude models have them
+    return reading(chunk, view.spec.chunks, segment)
 
 
 _INPUTS = {"waveform": ["mix"], "magnitude": ["magnitude"], "complex": ["spectrum"], "hybrid": ["mix", "spectrum"]}
 
 
-def _as_they_are(shares: Sequence[tuple[int, int, float]], rows: int) -> bool:
-    """Whether a lone graph's rows are the wanted stems, all of them and in order."""
-    return [(place, row) for place, row, _ in shares] == [(k, k) for k in range(rows)]
-
-
-def _check_tensors(model: Model, member: Member, session: Session) -> None:
+def _check_tensors(spec: ModelSpec, member: Member, session: Session) -> None:
     """The graph must be what its spec and stems.txt say."""
-    if not model.described:
-        return
-    expected = _INPUTS[model.spec.domain]
+    expected = _INPUTS[spec.domain]
     found = sorted(t.name for t in session.inputs)
     if found != expected:
         raise ModelError(
-            f"{session.path} takes {', '.join(found)} where its spec ({model.spec.domain}) says {', '.join(expected)}; "
+            f"{session.path} takes {', '.join(found)} where its spec ({spec.domain}) says {', '.join(expected)}; "
             "export it again"
         )
     for tensor in session.outputs:

@@ -350,7 +350,7 @@ def _change_chunks(chunks: Chunks, seconds: float | None, spec: ModelSpec) -> Ch
     if chunks.fixed and length != chunks.length:
         fixed = chunks.length / spec.sample_rate
         raise UsageError(f"the graph of {spec.name} takes chunks of {fixed:g} s only; leave --chunk out")
-    return replace(chunks, length=max(1, length), whole=max(1, length))
+    return replace(chunks, length=max(1, length), whole=max(1, length) if chunks.whole else 0)
 
 
 def _change_blocks(blocks: Blocks, seconds: float | None, spec: ModelSpec) -> Blocks:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ortsep.chunks import OverlapAdd, Window, keep_from, make_plan
+from ortsep.chunks import OverlapAdd, Span, Window, keep_from, make_plan, reading
 from ortsep.models.spec import Chunks
 
 
@@ -11,12 +11,15 @@ def identity_run(x: np.ndarray, chunks: Chunks, blocks: list[np.ndarray], **opti
     """The loop that the runtime makes, with a graph that returns its input."""
     plan = make_plan(x.shape[-1], chunks, **options)
     window, out, joined = Window(blocks, len(x)), [], OverlapAdd(1, len(x))
-    keep = keep_from(plan)
+    spans = [reading(chunk, chunks, plan.segment) for chunk in plan.chunks]
+    keep = keep_from(spans)
     for i, chunk in enumerate(plan.chunks):
         window.drop(keep[i])
-        result = window.read(chunk.read, chunk.length)[None]
+        span = spans[i]
+        assert span.start <= chunk.start and span.stop >= chunk.stop
+        result = window.read(span.start, span.length)[None]
         out.append(joined.final(chunk.start))
-        inside = slice(chunk.start - chunk.read, chunk.stop - chunk.read)
+        inside = slice(chunk.start - span.start, chunk.stop - span.start)
         joined.add(chunk.start, result[..., inside], plan.weights(chunk))
     out.append(joined.final(plan.samples))
     return np.concatenate(out, -1)[0]
@@ -30,13 +33,15 @@ def identity_run(x: np.ndarray, chunks: Chunks, blocks: list[np.ndarray], **opti
     shifts=st.integers(0, 3),
     block=st.integers(1, 700),
     seed=st.integers(0, 99),
+    least=st.integers(0, 1200),
+    step=st.integers(1, 300),
 )
 def test_identity_returns_its_input(
-    samples: int, length: int, overlap: float, shifts: int, block: int, seed: int
+    samples: int, length: int, overlap: float, shifts: int, block: int, seed: int, least: int, step: int
 ) -> None:
     x = np.random.default_rng(seed).standard_normal((2, samples)).astype(np.float32)
     blocks = [x[:, i : i + block] for i in range(0, samples, block)]
-    chunks = Chunks(length=length, max_shift=length // 3)
+    chunks = Chunks(length=length, max_shift=length // 3, fixed=False, least=least, step=step)
     y = identity_run(x, chunks, blocks, overlap=overlap, shifts=shifts, seed=seed)
     assert y.shape == x.shape
     assert np.max(np.abs(y - x)) < 1e-6 * max(1.0, float(np.max(np.abs(x))))
@@ -62,7 +67,34 @@ def test_a_short_last_chunk_is_centred_in_context() -> None:
     plan = make_plan(190, Chunks(length=100))
     last = plan.chunks[-1]
     assert (last.start, last.stop) == (150, 190)
-    assert last.read == 150 - (100 - 40) // 2
+    assert reading(last, Chunks(length=100), plan.segment) == Span(150 - (100 - 40) // 2, 100)
+
+
+@pytest.mark.parametrize(("samples", "own"), [(1, 1), (60, 60), (100, 100), (190, 40)])
+def test_a_short_chunk_runs_at_its_own_length_where_the_graph_takes_it(samples: int, own: int) -> None:
+    chunks = Chunks(length=100, fixed=False, least=1)
+    plan = make_plan(samples, chunks)
+    last = plan.chunks[-1]
+    own = min(own, samples - last.origin)
+    assert reading(last, chunks, plan.segment) == Span(last.origin, own)
+
+
+@pytest.mark.parametrize("samples", [1, 4777, 4778, 4779, 6826, 6827, 50_000, 50_001, 123_456])
+def test_a_chunk_is_read_at_the_next_valid_length(samples: int) -> None:
+    """Oracle: ``demucs.demucs.Demucs.valid_length`` for kernels of 8, strides of 4, depth 6 and resampling, and
+    ``demucs.apply.TensorChunk.padded``."""
+    chunks = Chunks(length=50_000, fixed=False, least=4778, step=2048)
+    plan = make_plan(samples, chunks)
+    assert [c.origin for c in plan.chunks] == list(range(0, samples, 37_500))
+    for chunk in plan.chunks:
+        length = 2 * (chunk.stop - chunk.origin)
+        for _ in range(6):
+            length = max(1, -(-(length - 8) // 4) + 1)
+        for _ in range(6):
+            length = (length - 1) * 4 + 8
+        length = -(-length // 2)
+        expected = Span(chunk.origin - (length - (chunk.stop - chunk.origin)) // 2, length)
+        assert reading(chunk, chunks, plan.segment) == expected
 
 
 def test_shifts_draw_what_the_original_draws() -> None:
@@ -77,7 +109,7 @@ def test_shifts_draw_what_the_original_draws() -> None:
 def test_a_song_that_fits_runs_whole() -> None:
     chunks = Chunks(length=100, fixed=False, whole=500)
     (only,) = make_plan(500, chunks).chunks
-    assert (only.read, only.length) == (0, 500)
+    assert reading(only, chunks, 500) == Span(0, 500)
     assert len(make_plan(501, chunks).chunks) > 1
 
 
