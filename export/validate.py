@@ -20,6 +20,8 @@ import onnx
 from ortsep.export.exporter import choose_weights
 from ortsep.export.family import Choice, Original, load_original
 from ortsep.export.graph import attach_spec, save_model
+from ortsep.export.measure import snr
+from ortsep.export.precision import GATES as PRECISION_GATES
 from ortsep.model import Model, load_model
 from ortsep.models.catalogue import find_card
 from ortsep.models.errors import ModelError, UsageError
@@ -34,8 +36,6 @@ F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}
-PERFECT = 999.0
-"""What an infinite SNR is written as."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,6 @@ class Report:
     @property
     def ok(self) -> bool:
         return all(f.db >= f.gate for f in self.figures)
-
-
-def snr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
-    """Signal-to-noise ratio in dB, in float64; PERFECT where the two are equal, -PERFECT where one is not finite."""
-    ref, est = np.asarray(reference), np.asarray(estimate)
-    if ref.shape != est.shape:
-        raise ModelError(
-            f"the original gives shape {list(ref.shape)} and the export {list(est.shape)}; export it again"
-        )
-    kind = np.complex128 if np.iscomplexobj(ref) else np.float64
-    ref, est = ref.astype(kind), est.astype(kind)
-    if not np.isfinite(est).all():
-        return -PERFECT
-    noise = float(np.sum(np.abs(ref - est) ** 2))
-    power = float(np.sum(np.abs(ref) ** 2))
-    if noise == 0:
-        return PERFECT
-    return 10 * float(np.log10(power / noise)) if power else -PERFECT
 
 
 def validate_model(
@@ -192,7 +174,9 @@ def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> 
         del session
         for output, theirs in original.network(index, inputs).items():
             where = f"{member.file} {output}" if len(model.members) > 1 else output
-            yield Figure(f"graph: {where}, {name}", snr(theirs, results[output]), GATES["graph"], "float64 network")
+            yield Figure(
+                f"graph: {where}, {name}", snr(theirs, results[output]), _gate(model, "graph"), "float64 network"
+            )
 
 
 def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
@@ -204,7 +188,12 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
     for name, mix in cases:
         theirs = original.separate(mix)
         ours = np.stack(list(separator.separate(mix).values()))
-        yield Figure(f"end to end: {name}", snr(theirs, ours), GATES["end to end"], "original package")
+        yield Figure(f"end to end: {name}", snr(theirs, ours), _gate(model, "end to end"), "original package")
+
+
+def _gate(model: Model, stage: str) -> float:
+    """A stage's gate; a file of lower precision is held to what that precision can keep."""
+    return min(GATES[stage], PRECISION_GATES.get(model.spec.precision, GATES[stage]))
 
 
 def _providers(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
@@ -233,7 +222,9 @@ def _record(model: Model, report: Report) -> None:
         from ortsep.models.spec import METADATA_KEY, from_json
 
         text = next(p.value for p in graph.metadata_props if p.key == METADATA_KEY)
-        spec = replace(from_json(text, str(path)), validation=report.figures)
+        spec = from_json(text, str(path))
+        kept = tuple(f for f in spec.validation if f.stage.startswith(("precision:", "optimize:")))
+        spec = replace(spec, validation=(*report.figures, *kept))
         save_model(attach_spec(graph, spec), path)
 
 
