@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ortsep.bench import Run, run_worker
+from ortsep.bench import Run
 from ortsep.export.graph import attach_spec, save_model
 from ortsep.export.measure import snr
 from ortsep.export.passes import PassReport, optimize
@@ -108,7 +109,7 @@ def optimize_file(
                 f"against the graph as it runs now) where {gate:g} are asked for; report it, or lower --gate"
             )
         sizes = {name: list(value.shape) for name, value in inputs.items()}
-        before, after = _measured({"before": source, "after": fast}, sizes, shapes or {}, runs, say)
+        before, after = _measured({"before": source, "after": fast}, sizes, runs, say)
         figure = Figure(f"optimize: {precision} against the given file, noise", db, gate, "given graph, float32")
         _described(made, portable=portable, precision=precision, figure=figure)
         save_model(made, output)
@@ -182,15 +183,17 @@ def _worst(reference: Mapping[str, Any], result: Mapping[str, Any]) -> float:
     return min(snr(reference[name], result[name]) for name in reference)
 
 
-def _measured(
-    paths: Mapping[str, Path], sizes: Mapping[str, list[int]], shapes: Mapping[str, Any], runs: int, say: Say
-) -> list[Run]:
+def _measured(paths: Mapping[str, Path], sizes: Mapping[str, list[int]], runs: int, say: Say) -> list[Run]:
     """Medians of fresh processes, interleaved."""
     made: dict[str, list[Run]] = {side: [] for side in paths}
     for _ in range(runs):
         for side, path in paths.items():
             command = [sys.executable, "-m", "ortsep.export.optimize", str(path), json.dumps(sizes)]
-            made[side].append(run_worker(side, command))
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                words = done.stderr.strip().splitlines() or ["no message"]
+                raise ModelError(f"the graph {side} could not be measured: {words[-1]}; report it")
+            made[side].append(Run(side=side, **json.loads(done.stdout.strip().splitlines()[-1])))
     medians = []
     for side, all_runs in made.items():
         load, seconds, peak = (
@@ -243,7 +246,21 @@ def worker(path: str, sizes: Mapping[str, Sequence[int]], runs: int = 3) -> None
         began = time.perf_counter()
         session.run(None, inputs)
         took.append(time.perf_counter() - began)
-    print(json.dumps({"load": load, "seconds": float(np.median(took[1:])), "backend": "cpu"}))
+    print(json.dumps({"load": load, "seconds": float(np.median(took[1:])), "peak_mb": peak_mb(), "backend": "cpu"}))
+
+
+def peak_mb() -> float:
+    """This process's own peak memory in MB.
+
+    Not ru_maxrss on Linux: a process that a large one starts begins with the large one's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return float(line.split()[1]) / 1e3
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,8 @@ def _move(ed: Editor, node: onnx.NodeProto, output: int, index: Array) -> Array 
         return None if made is None else index.reshape(made)
     if node.op_type == "Gather":
         chosen = ed.constant(node.input[1])
-        return None if chosen is None else index.take(chosen, axis=int(attribute(node, "axis", 0)))
+        taken: Array | None = None if chosen is None else index.take(chosen, axis=int(attribute(node, "axis", 0)))
+        return taken
     if node.op_type == "Split":
         axis = attribute(node, "axis", 0) % index.ndim
         sizes = [ed.static(name) for name in node.output]
@@ -187,8 +188,7 @@ def _move(ed: Editor, node: onnx.NodeProto, output: int, index: Array) -> Array 
     axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
     for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         where[axis] = slice(start, stop if stop > -(1 << 31) else None, step)
-        taken: Array = index.take(chosen, axis=int(attribute(node, "axis", 0))) if chosen is not None else index
-        return None if chosen is None else taken
+    return index[tuple(where)]
 
 
 def _joined(ed: Editor, out: onnx.NodeProto) -> str | None:
