@@ -3,16 +3,21 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import onnx
 
 import ortsep
 from ortsep.export.family import Choice, Original, load_original
 from ortsep.export.graph import attach_spec, attached_spec, parameter_count, save_model
+from ortsep.export.measure import snr
+from ortsep.export.precision import GATES, run_graph, with_precision
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
-from ortsep.models.errors import OutputError, UsageError
-from ortsep.models.spec import ModelSpec
+from ortsep.models.errors import ModelError, OutputError, UsageError
+from ortsep.models.spec import Figure, ModelSpec
 from ortsep.stems.manifest import FILE_NAME, write_manifest
 
 Say = Callable[[str], None]
@@ -44,15 +49,23 @@ def choose_weights(text: str | None, config: Path | None = None, stems: tuple[st
 
 
 def export_model(
-    name: str, choice: Choice, output: Path | None = None, *, portable: bool = False, say: Say = lambda _: None
+    name: str,
+    choice: Choice,
+    output: Path | None = None,
+    *,
+    portable: bool = False,
+    precision: str = "fp32",
+    say: Say = lambda _: None,
 ) -> Exported:
-    """Export a model of the catalogue into ``output`` (models/exported/<name> by default).
+    """Export a model of the catalogue into ``output`` (models/exported/<name> by default, <name>-<precision> where that
+    is not fp32).
 
     The folder appears only when complete, in place of an earlier one. ``say`` is told what happens, one line each.
     Raises ModelError for an unknown name, and what its family raises for the weights.
     """
     card = find_card(name)
-    folder = output or exported_home() / folder_name(card.name)
+    kind = "" if precision == "fp32" else f"-{precision}"
+    folder = output or exported_home() / f"{folder_name(card.name)}{kind}"
     if folder.exists() and not folder.is_dir():
         raise OutputError(
             f"{folder} is a file where the export wants a folder; move it or choose another with --output"
@@ -61,25 +74,39 @@ def export_model(
     if choice.seed is not None:
         say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
     original = load_original(card, choice)
-    return write_export(original, folder, portable=portable, say=say)
+    return write_export(original, folder, portable=portable, precision=precision, say=say)
 
 
-def write_export(original: Original, folder: Path, *, portable: bool = False, say: Say = lambda _: None) -> Exported:
-    """Write an original's graphs and stems.txt into ``folder``, all or nothing."""
+def write_export(
+    original: Original, folder: Path, *, portable: bool = False, precision: str = "fp32", say: Say = lambda _: None
+) -> Exported:
+    """Write an original's graphs and stems.txt into ``folder``, all or nothing.
+
+    Another precision than fp32 is measured against it, and its figures are written into the spec. Raises ModelError
+    where one is below its gate.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     except OSError as error:
         raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
     try:
-        spec, files = original.spec, []
-        for file, model in original.graphs(portable):
+        spec, files, figures = original.spec, [], original.spec.validation
+        for member, (file, exact) in enumerate(original.graphs(portable)):
+            model = with_precision(exact, precision)
+            if model is not exact:
+                measured = tuple(_precision_figures(original, member, file, exact, model, precision))
+                figures += measured
+                for figure in measured:
+                    say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:g})")
             domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
             spec = replace(
-                attached_spec(model) or spec,
+                attached_spec(exact) or spec,
                 exporter=f"ortsep {ortsep.__version__}",
+                precision=precision,
+                validation=figures,
                 portable=not domains,
-                parameters=spec.parameters or parameter_count(model),
+                parameters=spec.parameters or parameter_count(exact),
             )
             size = save_model(attach_spec(model, spec), working / file)
             files.append((file, size, len(model.graph.node)))
@@ -90,6 +117,23 @@ def write_export(original: Original, folder: Path, *, portable: bool = False, sa
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return Exported(folder, tuple(files), spec)
+
+
+def _precision_figures(
+    original: Original, member: int, file: str, exact: onnx.ModelProto, model: onnx.ModelProto, precision: str
+) -> Iterator[Figure]:
+    """What the precision costs: each output against the float32 graph, on a few seconds of seeded noise."""
+    spec = original.spec
+    noise = np.random.default_rng(0).standard_normal((spec.channels, 4 * spec.sample_rate)) * 0.1
+    inputs = original.example(member, noise.astype(np.float32))
+    reference, result = run_graph(exact, inputs), run_graph(model, inputs)
+    for output, value in reference.items():
+        db = snr(value, result[output])
+        if not db >= GATES[precision]:
+            raise ModelError(
+                f"{file} keeps {db:.1f} dB of {output} in {precision}, below {GATES[precision]:g}; export it in fp32"
+            )
+        yield Figure(f"precision: {file} {output}, {precision}, noise", db, GATES[precision], "float32 graph")
 
 
 def _put(working: Path, folder: Path) -> None:

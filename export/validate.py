@@ -20,6 +20,8 @@ import onnx
 from ortsep.export.exporter import choose_weights
 from ortsep.export.family import Choice, Original, load_original
 from ortsep.export.graph import attach_spec, save_model
+from ortsep.export.measure import snr
+from ortsep.export.precision import GATES as PRECISION_GATES
 from ortsep.model import Model, load_model
 from ortsep.models.catalogue import find_card
 from ortsep.models.errors import ModelError, UsageError
@@ -38,8 +40,6 @@ Say = Callable[[str], None]
 GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}
 MARGIN = 6.0
 """How far below the original's own repeatability, in dB, an export may be where that is below the gate."""
-PERFECT = 999.0
-"""What an infinite SNR is written as."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,6 @@ class Report:
     @property
     def ok(self) -> bool:
         return all(f.db >= f.gate for f in self.figures)
-
-
-def snr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
-    """Signal-to-noise ratio in dB, in float64; PERFECT where the two are equal, -PERFECT where one is not finite."""
-    ref, est = np.asarray(reference), np.asarray(estimate)
-    if ref.shape != est.shape:
-        raise ModelError(
-            f"the original gives shape {list(ref.shape)} and the export {list(est.shape)}; export it again"
-        )
-    kind = np.complex128 if np.iscomplexobj(ref) else np.float64
-    ref, est = ref.astype(kind), est.astype(kind)
-    if not np.isfinite(est).all():
-        return -PERFECT
-    noise = float(np.sum(np.abs(ref - est) ** 2))
-    power = float(np.sum(np.abs(ref) ** 2))
-    if noise == 0:
-        return PERFECT
-    return 10 * float(np.log10(power / noise)) if power else -PERFECT
 
 
 def validate_model(
@@ -207,7 +189,8 @@ def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> 
         del session
         for output, theirs in original.network(index, inputs).items():
             where = f"{member.file} {output}" if len(model.members) > 1 else output
-            yield Figure(f"graph: {where}, {name}", snr(theirs, results[output]), GATES["graph"], against)
+            db = snr(theirs, results[output])
+            yield Figure(f"graph: {where}, {name}", db, _gate(model, "graph"), against)
 
 
 def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
@@ -219,7 +202,7 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
     for name, mix in cases:
         theirs = original.separate(mix)
         ours = np.stack(list(separator.separate(mix).values()))
-        db, gate, against = snr(theirs, ours), GATES["end to end"], "original package"
+        db, gate, against = snr(theirs, ours), _gate(model, "end to end"), "original package"
         if db < gate and (limit := _repeatable(original, mix, theirs)) < gate:
             gate, against = (
                 limit - MARGIN,
@@ -235,6 +218,11 @@ def _repeatable(original: Original, mix: F32, theirs: F32) -> float:
     """
     noise = np.random.default_rng(0).standard_normal(mix.shape) * 1e-9 * max(float(np.abs(mix).max()), 1e-3)
     return snr(theirs, original.separate(mix + noise.astype(np.float32)))
+
+
+def _gate(model: Model, stage: str) -> float:
+    """A stage's gate; a file of lower precision is held to what that precision can keep."""
+    return min(GATES[stage], PRECISION_GATES.get(model.spec.precision, GATES[stage]))
 
 
 def _providers(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
@@ -260,7 +248,9 @@ def _record(model: Model, report: Report) -> None:
     for member in model.members:
         path = model.file(member)
         graph = onnx.load(str(path))
-        spec = replace(_spec_in(path), validation=report.figures)
+        spec = _spec_in(path)
+        kept = tuple(f for f in spec.validation if f.stage.startswith(("precision:", "optimize:")))
+        spec = replace(spec, validation=(*report.figures, *kept))
         save_model(attach_spec(graph, spec), path)
 
 

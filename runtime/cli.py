@@ -45,6 +45,12 @@ class Progress(StrEnum):
     json = "json"
 
 
+class Precision(StrEnum):
+    fp32 = "fp32"
+    fp16_weights = "fp16-weights"
+    int8 = "int8"
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Weights = Annotated[
@@ -57,6 +63,12 @@ def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"ortsep {__version__}")
         raise typer.Exit
+
+
+Portable = Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")]
+Precise = Annotated[
+    Precision, typer.Option("--precision", help="fp16-weights: half the file. int8: faster. Both less exact.")
+]
 
 
 @app.callback()
@@ -198,7 +210,8 @@ def export(
         Path | None, typer.Option("--config", help="Constructor arguments of a model that is no preset.")
     ] = None,
     stems: Annotated[str, typer.Option("--stems", "--targets", help="Only these stems, where the family can.")] = "",
-    portable: Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")] = False,
+    portable: Portable = False,
+    precision: Precise = Precision.fp32,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
     debug: Debug = False,
@@ -207,7 +220,35 @@ def export(
     from ortsep.commands.make import export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
-    _leave(export_command(name, weights, output, config, wanted, portable=portable, as_json=json_, quiet=quiet))
+    how = precision.value
+    _leave(
+        export_command(
+            name, weights, output, config, wanted, portable=portable, precision=how, as_json=json_, quiet=quiet
+        )
+    )
+
+
+@app.command()
+def optimize(
+    model: Annotated[Path, typer.Argument(help="Any .onnx file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The faster file.")],
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", metavar="INPUT=1,2,...", help="Of an input with free dimensions.")
+    ] = None,
+    gate: Annotated[float | None, typer.Option("--gate", help="dB that the result must keep; 90 for fp32.")] = None,
+    portable: Portable = False,
+    precision: Precise = Precision.fp32,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Rewrite any ONNX file to an equal but faster one; what it gains is measured, and what it changes in dB."""
+    from ortsep.commands.make import optimize_command
+
+    how = precision.value
+    _leave(
+        optimize_command(model, output, shape or [], gate, portable=portable, precision=how, as_json=json_, quiet=quiet)
+    )
 
 
 @app.command()

@@ -19,7 +19,7 @@ from ortsep.export.spleeter_weights import expected_shapes
 from ortsep.export.validate import validate_model
 from ortsep.model import load_model
 from ortsep.models.catalogue import find_card
-from ortsep.models.errors import ModelError
+from ortsep.models.errors import UsageError
 from ortsep.separator import Separator
 
 Snr = Callable[[Any, Any], float]
@@ -72,7 +72,7 @@ def test_validation_tells_a_wrong_graph(tmp_path: Path) -> None:
     assert not report.ok
     failed = {f.stage.split(":")[0] for f in report.figures if f.db < f.gate}
     assert failed == {"graph", "end to end"}
-    with pytest.raises(ModelError, match="name the checkpoint it was made from"):
+    with pytest.raises(UsageError, match="speech"):
         validate_model(_renamed(good, tmp_path / "renamed"), seconds=1.0)
 
 
