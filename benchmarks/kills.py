@@ -95,9 +95,12 @@ def interrupt_runs(model: str, song: Path, folder: Path, count: int, rng: random
         assert process.poll() is None, "the song is too short to be interrupted"
         sent = time.monotonic()
         process.send_signal((signal.SIGINT, signal.SIGTERM)[number % 2])
-        process.communicate()
+        _, words = process.communicate()
         worst = max(worst, time.monotonic() - sent)
-        well = well and process.returncode == 130 and not partials_in(folder) and not stems_in(output)
+        left = [*partials_in(output), *stems_in(output).values()]
+        if process.returncode != 130 or left:
+            well = False
+            print(f"NOT CLEAN: status {process.returncode}, {left}, {words.strip()[-300:]}")
     print(f"interruptions: {count}, slowest exit {worst:.2f} s, all clean: {well}")
     return well and worst < 2.0
 

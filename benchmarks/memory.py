@@ -28,7 +28,7 @@ def make_song(path: Path, minutes: float, rate: int) -> None:
     with soundfile.SoundFile(path, "w", rate, 2, format="RF64", subtype="PCM_16") as file:
         while left > 0:
             block = rng.integers(-(1 << 14), 1 << 14, (min(left, 60 * rate), 2), dtype=np.int16)
-            file.write(block >> rng.integers(0, 6))
+            file.write(block >> np.int16(rng.integers(0, 6)))
             left -= len(block)
 
 

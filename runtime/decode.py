@@ -21,6 +21,7 @@ import soundfile
 
 from ortsep.container import Contents, Segment, examine
 from ortsep.models.errors import AudioError
+from ortsep.stems.signals import signals_later
 
 F32 = npt.NDArray[np.float32]
 
@@ -171,7 +172,8 @@ def probe(path: Path) -> Stream:
 def _opened(path: Path, segments: tuple[Segment, ...], **raw: Any) -> Iterator[tuple[ForwardFile, Spliced]]:
     with Spliced(path, segments) as virtual:
         try:
-            file = ForwardFile(virtual, **raw)
+            with signals_later():
+                file = ForwardFile(virtual, **raw)
         except soundfile.LibsndfileError:
             if virtual.error is not None:
                 raise virtual.error from None
@@ -238,7 +240,8 @@ def _read_libsndfile(stream: Stream, start: int, size: int) -> Iterator[F32]:
                 at = file.seek(start)
             while True:
                 try:
-                    block = file.read(size, dtype="float32", always_2d=True)
+                    with signals_later():
+                        block = file.read(size, dtype="float32", always_2d=True)
                 except soundfile.LibsndfileError as error:
                     _raise(virtual)
                     cause = str(getattr(error, "error_string", error)).strip().rstrip(".")

@@ -19,6 +19,7 @@ import soundfile
 
 from ortsep.models.errors import OutputError, UsageError
 from ortsep.stems.partials import partial_path, sweep
+from ortsep.stems.signals import signals_later
 
 F32 = npt.NDArray[np.float32]
 
@@ -304,9 +305,10 @@ class _Encoder:
     def __init__(self, path: Path, sample_rate: int, channels: int, encoding: Encoding) -> None:
         self._sink = _Sink(path.open("w+b"))
         try:
-            self._sound = soundfile.SoundFile(
-                self._sink, "w", sample_rate, channels, format=encoding.format, subtype=encoding.subtype
-            )
+            with self._sink.telling():
+                self._sound = soundfile.SoundFile(
+                    self._sink, "w", sample_rate, channels, format=encoding.format, subtype=encoding.subtype
+                )
         except BaseException:
             self._sink.close()
             raise
@@ -360,7 +362,8 @@ class _Sink(io.RawIOBase):
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
         try:
-            yield
+            with signals_later():
+                yield
         except (soundfile.LibsndfileError, AssertionError):  # soundfile asserts that all was written
             if self._error is None:
                 raise

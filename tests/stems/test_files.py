@@ -386,3 +386,14 @@ def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
     for path in (one, two):
         path.touch()
         path.with_name(f".{path.name}.1234567.partial").touch()
+
+
+def test_a_signal_inside_a_library_waits_for_its_end() -> None:
+    from ortsep.stems.signals import signals_later
+
+    reached = False
+    with pytest.raises(KeyboardInterrupt), signals_later():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
