@@ -7,7 +7,6 @@ Each rewriting that makes it faster than the original stands with its algebra in
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 import torch
 from demucs.htdemucs import HTDemucs
