@@ -188,7 +188,8 @@ def _move(ed: Editor, node: onnx.NodeProto, output: int, index: Array) -> Array 
     axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
     for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         where[axis] = slice(start, stop if stop > -(1 << 31) else None, step)
-    return index[tuple(where)]
+    cut: Array = index[tuple(where)]
+    return cut
 
 
 def _joined(ed: Editor, out: onnx.NodeProto) -> str | None:
