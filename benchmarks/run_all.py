@@ -1,0 +1,163 @@
+"""``python benchmarks/run_all.py [--models a,b] [--seconds 60] [--runs 3]``: every family beside its original.
+
+Exports each model with random weights (speed does not depend on them), separates seeded noise from file to files with
+ortsep, with ortsep in low memory and with the original package, in fresh processes that take turns, and prints the
+table of medians: time and peak memory against the original's, the SNR of the graph against the original network in
+float64, and for htdemucs the share of the float32 matrix-product ceiling measured in the same run. ``--json`` writes
+all figures. A package that is missing leaves its row out and is named.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from session_settings import sgemm
+
+from ortsep.bench import compare, noise_song
+from ortsep.model import load_model
+from ortsep.models.catalogue import find_card
+from ortsep.models.errors import OrtsepError
+
+MODELS = ("htdemucs", "htdemucs_6s", "hdemucs_mmi", "umxhq", "spleeter:2stems", "larsnet", "moises_light:paper_large")
+TARGETS = {
+    "htdemucs": (0.68, 0.9, 105.0),
+    "htdemucs_6s": (0.68, 0.9, 105.0),
+    "hdemucs_mmi": (0.75, 0.8, 100.0),
+    "umxhq": (0.40, 0.5, 120.0),
+    "spleeter:2stems": (0.6, 0.5, 100.0),
+    "larsnet": (0.6, 0.6, 110.0),
+    "moises_light:paper_large": (0.65, 0.7, 110.0),
+}
+"""What issue 7 asks for: time and peak memory against the original's, dB of the graph."""
+GFLOP = {"htdemucs": 335.0, "htdemucs_6s": 256.4}
+"""A chunk of 7.8 s, counted from the layers."""
+CHUNK = 7.8
+
+
+def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
+    """One model's row. Raises what a missing package or an unknown model raises."""
+    card = find_card(name)
+    # Heavy work is done in processes of its own: on Linux a child's peak memory begins with its parent's.
+    exporting = [sys.executable, "-m", "ortsep.cli", "export", name, "--weights", "random", "-o", str(folder / "model")]
+    _quiet(exporting)
+    model = load_model(folder / "model")
+    song = folder / "noise.wav"
+    noise_song(song, seconds, model.spec.sample_rate, model.spec.channels)
+    target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
+    worker = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder / "stems")]
+    original = [sys.executable, "-m", "ortsep.export.reference", card.name, "random", str(song), str(folder / "theirs")]
+    sides = {
+        "ortsep": [*worker, "{}"],
+        "original": original,
+        "low memory": [*worker, json.dumps({"low_memory": True})],
+    }
+    result = compare(sides, runs, seconds, _say)
+    low = result["medians"]["low memory"], result["medians"]["original"]
+    row = {
+        "model": card.name,
+        **result,
+        "time": result["ratios"]["original"]["time"],
+        "peak": result["ratios"]["original"]["peak"],
+        "low_time": low[0]["seconds"] / low[1]["seconds"],
+        "low_peak": low[0]["peak_mb"] / low[1]["peak_mb"],
+        "load1": os.getloadavg()[0],
+    }
+    row["db"] = float(_quiet([sys.executable, __file__, "--snr", card.name, str(folder / "model")]).split()[-1])
+    if card.name in GFLOP:
+        chunks = np.ceil(seconds / (CHUNK * 0.75))
+        row["gflops"] = GFLOP[card.name] * chunks / result["medians"]["ortsep"]["seconds"]
+        row["sgemm"] = statistics.median(sgemm() for _ in range(3))
+    return row
+
+
+def graph_snr(name: str, folder: Path) -> float:
+    """The worst of the graphs' outputs against the original network in float64, in dB."""
+    from ortsep.export.exporter import choose_weights
+    from ortsep.export.family import load_original
+    from ortsep.export.measure import snr
+    from ortsep.export.precision import run_graph
+    from ortsep.export.validate import synthetic_song
+
+    model = load_model(folder)
+    original = load_original(find_card(name), choose_weights("random"))
+    mix = synthetic_song(model.spec.sample_rate, 12.0)[: model.spec.channels]
+    worst = np.inf
+    for index, member in enumerate(model.members):
+        inputs = original.example(index, mix)
+        result = run_graph(model.file(member), inputs)
+        for output, theirs in original.network(index, inputs).items():
+            worst = min(worst, snr(theirs, result[output]))
+    return float(worst)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| model | time / original | asked | peak / original | asked | low memory: time, peak | graph dB | asked |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        time, peak, db = TARGETS.get(row["model"], (float("nan"),) * 3)
+        lines.append(
+            f"| {row['model']} | {row['time']:.2f} | {time:.2f} | {row['peak']:.2f} | {peak:.2f} | "
+            f"{row['low_time']:.2f}, {row['low_peak']:.2f} | {row['db']:.1f} | {db:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _quiet(command: list[str]) -> str:
+    """Run a command; its last words are the error where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OrtsepError((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
+    return done.stdout
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="every family beside its original")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--snr", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.snr:
+        print(graph_snr(arguments.snr[0], Path(arguments.snr[1])))
+        return
+    rows, missing = [], {}
+    for name in arguments.models.split(","):
+        with tempfile.TemporaryDirectory(prefix="ortsep-bench-") as folder:
+            try:
+                rows.append(bench(name, arguments.seconds, arguments.runs, Path(folder)))
+            except (OrtsepError, OSError) as error:
+                missing[name] = str(error)
+                _say(f"{name}: left out: {error}")
+    print(f"{arguments.seconds:g} s of noise, medians of {arguments.runs} runs that took turns, fresh processes;")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}, load average ", end="")
+    print(f"{max((row['load1'] for row in rows), default=0.0):.1f} (above the cores: figures under contention)\n")
+    print(table(rows))
+    for row in rows:
+        if "sgemm" in row:
+            share = row["gflops"] / row["sgemm"]
+            rates = f"{row['gflops']:.0f} of sgemm's {row['sgemm']:.0f} GFLOP/s"
+            print(f"\n{row['model']}: {rates} end to end, {share:.0%}")
+    for name, reason in missing.items():
+        print(f"\nleft out: {name}: {reason}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": rows, "missing": missing}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
