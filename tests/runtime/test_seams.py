@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import budget
 
-from ortsep.chunks import make_plan
+from ortsep.chunks import Chunk, Span, make_plan
 from ortsep.engine import Level, separate_chunks
 from ortsep.models.spec import Chunks
 
@@ -30,7 +30,10 @@ class Disagreeing:
         self.spec, self.wanted = SimpleNamespace(channels=channels), (0,)
         self._offset = offset
 
-    def prepare(self, mix: np.ndarray) -> np.ndarray:
+    def reading(self, chunk: Chunk, segment: int) -> Span:
+        return Span(chunk.start, chunk.stop - chunk.start)
+
+    def prepare(self, mix: np.ndarray, span: Span, chunk: Chunk, segment: int) -> np.ndarray:
         return mix
 
     def infer(self, work: np.ndarray) -> np.ndarray:
