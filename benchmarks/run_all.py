@@ -1,7 +1,7 @@
 """``python benchmarks/run_all.py [--models a,b] [--seconds 60] [--runs 3]``: every family beside its original.
 
 Exports each model with random weights (speed does not depend on them), separates seeded noise from file to files with
-ortsep, with ortsep in low memory and with the original package, in fresh processes that take turns, and prints the
+ortsep and with the original package, in fresh processes that take turns, and prints the
 table of medians: time and peak memory against the original's, the SNR of the graph against the original network in
 float64, and for htdemucs the share of the float32 matrix-product ceiling measured in the same run. ``--json`` writes
 all figures. A package that is missing leaves its row out and is named.
@@ -58,17 +58,13 @@ def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
     sides = {
         "ortsep": [*worker, "{}"],
         "original": original,
-        "low memory": [*worker, json.dumps({"low_memory": True})],
     }
     result = compare(sides, runs, seconds, _say)
-    low = result["medians"]["low memory"], result["medians"]["original"]
     row = {
         "model": card.name,
         **result,
         "time": result["ratios"]["original"]["time"],
         "peak": result["ratios"]["original"]["peak"],
-        "low_time": low[0]["seconds"] / low[1]["seconds"],
-        "low_peak": low[0]["peak_mb"] / low[1]["peak_mb"],
         "load1": os.getloadavg()[0],
     }
     row["db"] = float(_quiet([sys.executable, __file__, "--snr", card.name, str(folder / "model")]).split()[-1])
@@ -101,14 +97,14 @@ def graph_snr(name: str, folder: Path) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| model | time / original | asked | peak / original | asked | low memory: time, peak | graph dB | asked |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | time / original | asked | peak / original | asked | graph dB | asked |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         time, peak, db = TARGETS.get(row["model"], (float("nan"),) * 3)
         lines.append(
             f"| {row['model']} | {row['time']:.2f} | {time:.2f} | {row['peak']:.2f} | {peak:.2f} | "
-            f"{row['low_time']:.2f}, {row['low_peak']:.2f} | {row['db']:.1f} | {db:.0f} |"
+            f"{row['db']:.1f} | {db:.0f} |"
         )
     return "\n".join(lines)
 

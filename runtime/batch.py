@@ -80,7 +80,7 @@ def separate_task(
     except OrtsepError:
         raise
     except MemoryError as error:
-        raise OrtsepError(f"{task.song}: memory ran out; try --low-memory, or close other programs") from error
+        raise OrtsepError(f"{task.song}: memory ran out; close other programs, or take a smaller model") from error
     except Exception as error:
         raise OrtsepError(
             f"{task.song}: unexpected {type(error).__name__}: {error}; run it alone with --debug and report it"
@@ -166,7 +166,7 @@ class _Worker:
             code = self.process.exitcode
             how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
             error = OrtsepError(
-                f"{self.song}: the process that separated it {how}; if memory ran out, try fewer --jobs or --low-memory"
+                f"{self.song}: the process that separated it {how}; if memory ran out, try fewer --jobs"
             )
             return Event(self.task, "failed", error)
 

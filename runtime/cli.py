@@ -137,7 +137,6 @@ def run(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Of a graph; one per core by default.")
     ] = None,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="A lower peak, somewhat slower.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there and right.")
     ] = False,
@@ -194,7 +193,7 @@ def run(
     if inline_audio and not json_:
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is Provider.mps else provider.value
-    loading = {"provider": name, "threads": threads, "low_memory": low_memory}
+    loading = {"provider": name, "threads": threads}
     manner = Manner(jobs, raw, timeout, progress.value, json_, quiet, debug)
     _leave(run_songs(arguments, options, files, loading, manner))
 
@@ -347,7 +346,7 @@ def main() -> NoReturn:
             print("ortsep: interrupted; nothing half-written was left", file=sys.stderr)
         raise
     except MemoryError:
-        _fail(OrtsepError("memory ran out; try --low-memory, or close other programs"), 1)
+        _fail(OrtsepError("memory ran out; close other programs, or take a smaller model"), 1)
     except Exception as error:
         _fail(
             OrtsepError(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"), 1, error

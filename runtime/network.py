@@ -115,14 +115,13 @@ class Network:
         *,
         provider: str = "auto",
         threads: int | None = None,
-        low_memory: bool = False,
     ) -> None:
         self.spec = model.spec
         self.wanted = tuple(wanted)
         needed = [m for m in model.members if any(m.weights[s] > 0 and s in m.rows for s in wanted)]
         if not needed:
             raise ModelError(f"no graph of {model.spec.name} gives {[model.stems[s] for s in wanted]}; export it again")
-        sessions = [Session(model.file(m), provider=provider, threads=threads, low_memory=low_memory) for m in needed]
+        sessions = [Session(model.file(m), provider=provider, threads=threads) for m in needed]
         self._sessions = sessions
         self.provider = sessions[0].provider
         self.reason = next((session.reason for session in sessions if session.reason), "")

@@ -109,7 +109,7 @@ class Separator:
 
     ``model`` is a .onnx path, an exported folder or the name of an exported model; ``provider`` one of ``auto``,
     ``cpu``, ``cuda``, ``coreml``; ``threads`` the number of threads of a graph (default: one per physical core);
-    ``low_memory`` trades some speed for a lower peak; ``sample_rate`` is assumed of a graph without a spec.
+    ``sample_rate`` is assumed of a graph without a spec.
 
     Raises FileMissing, ModelError, ProviderError.
     """
@@ -120,11 +120,10 @@ class Separator:
         *,
         provider: str = "auto",
         threads: int | None = None,
-        low_memory: bool = False,
         sample_rate: int = PLAIN_RATE,
     ) -> None:
         self.model: Model = load_model(model, sample_rate)
-        self._load = {"provider": provider, "threads": threads, "low_memory": low_memory}
+        self._load = {"provider": provider, "threads": threads}
         self._networks: dict[tuple[int, ...], Network] = {}
         self._lock = threading.Lock()
 

@@ -33,13 +33,9 @@ class Session:
 
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
     ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
-
-    ``low_memory`` does without ONNX Runtime's arena: somewhat slower, with a much lower peak.
     """
 
-    def __init__(
-        self, path: Path, *, provider: str = "auto", threads: int | None = None, low_memory: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, provider: str = "auto", threads: int | None = None) -> None:
         import onnxruntime as ort
 
         if not path.exists():
@@ -52,14 +48,12 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
-        options.enable_cpu_mem_arena = not low_memory
         # Measured on HTDemucs: 1435 MB at the peak with patterns, 858-945 without, 570-608 without reuse too, for no
         # time: reuse gives decoder tensors the buffers of encoder tensors of their shape, and keeps them all the way.
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False
-        if not low_memory:
-            _share_arena()
-            options.add_session_config_entry("session.use_env_allocators", "1")
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             self._session = _open(path, options, chosen)
         except Exception as error:

@@ -37,7 +37,6 @@ def bench_command(
         worker = [sys.executable, "-m", "ortsep.bench", target, str(song), folder]
         commands = {
             "ortsep": [*worker, "{}"],
-            "ortsep, low memory": [*worker, json.dumps({"low_memory": True})],
         }
         if against is not None:
             source = model.spec.weights.source if model.spec.weights.random else weights or ""
