@@ -19,6 +19,7 @@ from ortsep.chain import Chain
 from ortsep.models.errors import OrtsepError
 from ortsep.separator import Options, Separator
 from ortsep.songs import Files, Seconds, SongReport, separate_file
+from ortsep.stems.partials import sweep
 
 _PATIENCE = 1.5
 """Seconds that an interrupted job has to remove what it was writing."""
@@ -140,6 +141,9 @@ def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None
         for worker in crew.values():
             worker.process.join(_PATIENCE)
             worker.process.kill()
+            worker.process.join()
+            for folder in {target.parent for target in tasks[worker.task].targets.values()}:
+                sweep(folder)  # on a busy machine a job may not get to its own cleaning in time
 
 
 class _Worker:
