@@ -1,0 +1,77 @@
+"""The runtime's own path on real audio: Open-Unmix beside its package, LarsNet's plumbing with ideal masks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from larsnet_oracle import BINS, blocks, ideal_masks, sdr, separated
+
+from ortsep.export.exporter import choose_weights, export_model
+from ortsep.export.family import Choice, load_original
+from ortsep.export.graph import Graph, attach_spec, save_model
+from ortsep.models.catalogue import find_card
+from ortsep.network import Network
+from ortsep.separator import Separator
+
+Snr = Callable[[Any, Any], float]
+
+
+@pytest.fixture(scope="module")
+def umxhq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("umxhq") / "umxhq"
+    return export_model("umxhq", choose_weights("random:3", stems=("vocals", "drums")), folder).folder
+
+
+@pytest.mark.parametrize(("iterations", "residual", "gate"), [(0, False, 110), (1, False, 95), (1, True, 90)])
+def test_open_unmix_on_music_equals_its_package(
+    umxhq: Path, shared_audio: Path, snr: Snr, iterations: int, residual: bool, gate: float
+) -> None:
+    torch = pytest.importorskip("torch")
+    original = load_original(find_card("umxhq"), Choice(seed=3, stems=("vocals", "drums")))
+    _, _ = original.baseline()  # answers openunmix's import of torchaudio
+    from openunmix import model
+
+    mix, rate = soundfile.read(shared_audio / "songs" / "slow_motion_dream.mp3", dtype="float32", always_2d=True)
+    mix = mix.T[:, rate : 8 * rate].copy()
+    targets = {}
+    for stem, network in zip(original.spec.stems, original.networks, strict=True):  # type: ignore[attr-defined]
+        targets[stem] = model.OpenUnmix(nb_bins=2049, nb_channels=2, hidden_size=512, max_bin=1487)
+        targets[stem].load_state_dict(network.state_dict())
+    package = model.Separator(targets, niter=iterations, residual=residual, sample_rate=44100.0).eval()
+    package.freeze()
+    with torch.inference_mode():
+        expected = package(torch.from_numpy(mix)[None])[0].numpy()
+    stems = Separator(umxhq).separate(mix, rate, niter=iterations, residual=residual)
+    for name, theirs in zip(("vocals", "drums"), expected, strict=False):
+        assert snr(theirs, stems[name]) >= gate, name
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_ideal_masks_reach_their_sdr_through_the_runtime(
+    alpha: float, shared_audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snr: Snr
+) -> None:
+    """LarsNet's spec with the ideal ratio masks of true stems in place of the network: the plumbing on real drums."""
+    folder = shared_audio / "multitrack" / "drums5"
+    names = ("kick", "snare", "toms", "hihat", "cymbals")
+    drums = np.stack([soundfile.read(folder / f"{name}.flac", always_2d=True)[0].T for name in names])
+    mix = drums.sum(axis=0)
+    spec = load_original(find_card("larsnet"), Choice(seed=0, stems=("kick",))).spec
+    g = Graph("ideal")
+    x = g.input("magnitude", ["batch", 2, BINS, 512])
+    g.output(g.op("Concat", *[g.op("Unsqueeze", x, g.ints(1))] * 5, axis=1), "masks", ["batch", 5, 2, BINS, 512])
+    save_model(attach_spec(g.model(), replace(spec, stems=names, bag=())), tmp_path / "ideal" / "ideal.onnx")
+    masks = ideal_masks(drums)
+    waiting = iter(np.concatenate([blocks(m) for m in masks], axis=1))  # [blocks][5, 2, F, 512]
+    monkeypatch.setattr(
+        Network, "estimate", lambda self, magnitude: np.stack([next(waiting) for _ in range(len(magnitude))])
+    )
+    options = {"wiener": True, "alpha": alpha} if alpha else {}
+    stems = np.stack(list(Separator(tmp_path / "ideal").separate(mix, 44100, **options).values()))
+    expected = separated(mix, masks, alpha)
+    np.testing.assert_allclose(sdr(drums, stems), sdr(drums, expected), atol=0.01)
+    assert sdr(drums, expected).min() > 4
+    assert snr(expected, stems) > 110
