@@ -80,17 +80,15 @@ class View:
         if self.spec.domain == "waveform":
             return outputs[0]
         inverse = _stft_of(self.spec.inverse or self.spec.stft)
-        spectra = from_channels(outputs[-1])
-        if heard.spectrum is None:
-            wave = istft(inverse, spectra, heard.samples)
+        if self.spec.output == "masks" and heard.spectrum is not None:
+            masks = from_channels(outputs[-1])
+            np.multiply(heard.spectrum.real, masks.real, out=masks.real)
+            np.multiply(heard.spectrum.imag, masks.imag, out=masks.imag)
+            return istft(inverse, masks, heard.samples)
+        wave = istft(inverse, outputs[-1], heard.samples)
+        if self.spec.domain == "hybrid":
             wave += outputs[0]
-            return wave
-        if self.spec.output == "masks":
-            masked = np.empty_like(spectra)
-            np.multiply(heard.spectrum.real, spectra.real, out=masked.real)
-            np.multiply(heard.spectrum.imag, spectra.imag, out=masked.imag)
-            spectra = masked
-        return istft(inverse, spectra, heard.samples)
+        return wave
 
 
 @dataclass(frozen=True)
