@@ -150,7 +150,7 @@ def build_graph(network: Network, name: str) -> onnx.ModelProto:
 
     for layer in range(shape.layers):
         g.scope(f"lstm{layer}")
-        w, r, b = _lstm(state, layer, shape.bidirectional)
+        w, r, b = lstm_weights(state, layer, shape.bidirectional)
         direction = "bidirectional" if shape.bidirectional else "forward"
         y = g.op("LSTM", y, g.const(w), g.const(r), g.const(b), hidden_size=shape.cells, direction=direction)
         y = g.reshape(g.transpose(y, 0, 2, 1, 3), 0, 0, h)
@@ -173,8 +173,8 @@ def _affine(state: Mapping[str, F64], name: str) -> tuple[F64, F64]:
     return gain, state[f"{name}.bias"] - gain * state[f"{name}.running_mean"]
 
 
-def _lstm(state: Mapping[str, F64], layer: int, bidirectional: bool) -> tuple[F64, F64, F64]:
-    """One layer's W [D, 4H, I], R [D, 4H, H] and B [D, 8H], D directions."""
+def lstm_weights(state: Mapping[str, F64], layer: int, bidirectional: bool) -> tuple[F64, F64, F64]:
+    """ONNX's W [D, 4H, I], R [D, 4H, H] and B [D, 8H] of layer ``layer`` of torch's ``lstm``, D directions."""
 
     def gates(kind: str, end: str) -> F64:
         value = state[f"lstm.{kind}_l{layer}{end}"]
