@@ -10,11 +10,23 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help export validate run test test-lean test-full fuzz lint format bench clean FORCE
+.PHONY: help demo wheel export validate run test test-lean test-full fuzz lint format bench clean FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  for example: make export MODEL=htdemucs WEIGHTS=random"
+
+demo: $(FULL)/installed ## Separate drums with the model that comes with ortsep, and show how well [SONG=file]
+	$(FULL)/bin/python -m training.demo demo $(if $(SONG),--song "$(SONG)")
+
+wheel: $(FULL)/installed ## Build dist/*.whl, install it where there is no torch, and separate a drum track with it
+	rm -rf dist build/lib build/wheel-venv
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python $(PIP_INSTALL) dist/ortsep-*.whl
+	$(FULL)/bin/python -m training.demo --track build/wheel-venv/song
+	cd build/wheel-venv && bin/ortsep run drums_mini song/mixture.wav --output song/stems
+	@ls -l dist/
 
 export: $(FULL)/installed ## Checkpoint to ONNX: MODEL=name [WEIGHTS=path|random[:SEED]] [OUT=dir]
 	@test -n "$(MODEL)" || { echo "say which model: make export MODEL=htdemucs (ortsep models lists them)" >&2; exit 2; }

@@ -120,7 +120,8 @@ def _read(model: DrumsMini, path: Path, card: Card, official: bool) -> Weights:
             raise WeightsError(f"{path} has values in {name} that are not finite; take another checkpoint")
     model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
     licence = card.licence if official else f"{card.licence}, if these are the bundled weights"
-    return Weights(path.name, file_sha256(path), licence, card.redistributable if official else None)
+    source = f"bundled:{path.name}" if official else path.name
+    return Weights(source, file_sha256(path), licence, card.redistributable if official else None)
 
 
 def _spec(card: Card, model: DrumsMini, weights: Weights) -> ModelSpec:

@@ -105,7 +105,7 @@ def _original(model: Model, weights: str | None) -> Original:
         choice = choose_weights(weights, stems=find_stems(model))
     elif source.random:
         choice = choose_weights(source.source, stems=find_stems(model))
-    elif source.source.startswith("https://"):
+    elif source.source.startswith(("https://", "bundled:")):
         choice = Choice(stems=find_stems(model))
     else:
         raise UsageError(f"{model.spec.name} was made from {source.source}; name that checkpoint with --weights PATH")

@@ -17,7 +17,9 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -61,17 +63,18 @@ def band_products(stems: F32) -> np.ndarray:
 def produce(
     path: str,
     slots: int,
-    made: "multiprocessing.sharedctypes.Synchronized[int]",
+    made: Any,
     seed: int,
     samples: Path | None,
     share: float,
     niceness: int,
+    size: int,
 ) -> None:
     """A worker: fills the ring of takes again and again."""
     os.nice(niceness)
     rng = np.random.default_rng(seed)
     ring = np.memmap(path, np.float16, "r+", shape=(slots, len(PAIRS), 2, ARCH.bands, FRAMES))
-    pool = Pool(rng, load_samples(samples) if samples else None, 24, share)
+    pool = Pool(rng, load_samples(samples) if samples else None, size, share)
     while True:
         pool.renew(0.35)
         products = band_products(make_clip(rng, pool, SECONDS))
@@ -154,7 +157,7 @@ def test(network: DrumsMini, folder: Path) -> dict[str, float]:
     return {**figures, "average": round(float(np.mean(list(figures.values()))), 2)}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--samples", type=Path)
@@ -166,9 +169,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--nice", type=int, default=5, help="of the workers, above this process")
-    parser.add_argument("--slots", type=int, default=700)
+    parser.add_argument("--slots", type=int, default=700, help="takes kept, 5 MB each")
+    parser.add_argument("--pool", type=int, default=24, help="instruments of each role that a worker keeps")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
@@ -179,12 +183,25 @@ def main() -> None:
     shape = (args.slots, len(PAIRS), 2, ARCH.bands, FRAMES)
     ring = np.memmap(file.name, np.float16, "w+", shape=shape)
     made = multiprocessing.Value("q", 0)
+    workers = []
     for worker in range(args.workers):
-        given = (file.name, args.slots, made, args.seed * 1000 + worker, args.samples, args.share, args.nice)
-        multiprocessing.Process(target=produce, args=given, daemon=True).start()
-    while made.value < min(args.slots, 100):
-        time.sleep(1)
+        given = (file.name, args.slots, made, args.seed * 1000 + worker, args.samples, args.share, args.nice, args.pool)
+        workers.append(multiprocessing.Process(target=produce, args=given, daemon=True))
+        workers[-1].start()
+    try:
+        while made.value < min(args.slots, 100):
+            if not all(worker.is_alive() for worker in workers):
+                raise SystemExit("a worker died before it had made enough takes; its own message is above")
+            time.sleep(0.2)
+        train(args, ring, made, rng)
+    finally:
+        for process in workers:
+            process.terminate()
+            process.join()
 
+
+def train(args: argparse.Namespace, ring: np.ndarray, made: Any, rng: torch.Generator) -> None:
+    """The schedule, on what the workers have put into the ring so far."""
     network = DrumsMini(ARCH).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), args.rate, weight_decay=0.01)
