@@ -19,6 +19,7 @@ from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
 from ortsep.models.errors import ModelError, OutputError, UsageError
 from ortsep.models.spec import Figure, ModelSpec
 from ortsep.stems.manifest import FILE_NAME, write_manifest
+from ortsep.stems.partials import hold, release
 
 Say = Callable[[str], None]
 
@@ -87,7 +88,7 @@ def write_export(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        working = hold(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)))
     except OSError as error:
         raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
     try:
@@ -116,6 +117,7 @@ def write_export(
         _put(working, folder)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+        release(working)
     return Exported(folder, tuple(files), spec)
 
 

@@ -4,17 +4,15 @@ Nothing heavy is imported until a command runs: ``ortsep --help`` answers at onc
 """
 
 import json
-import signal
 import sys
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
-from ortsep import __version__
+from ortsep import __version__, interrupt
 from ortsep.models.errors import OrtsepError, UsageError
 
 app = typer.Typer(
@@ -321,8 +319,7 @@ def doctor(
     _leave(doctor_command(model, as_json=json_, runs=runs))
 
 
-_INTERRUPTED = 130
-"""The exit status that typer gives to Ctrl-C, and so to SIGTERM."""
+_INTERRUPTED = "ortsep: interrupted; nothing half-written was left"
 
 
 def _leave(status: int) -> None:
@@ -330,21 +327,19 @@ def _leave(status: int) -> None:
         raise typer.Exit(status)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> NoReturn:
     """Entry point: an error becomes one sentence on stderr (in JSON mode also a document) and an exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupt.end_promptly(message=_INTERRUPTED)
     try:
         app()
     except OrtsepError as error:
         _fail(error, error.status)
     except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
-            print("ortsep: interrupted; nothing half-written was left", file=sys.stderr)
+        if leaving.code == interrupt.STATUS:  # what typer makes of KeyboardInterrupt
+            interrupt.leave(_INTERRUPTED)
         raise
+    except KeyboardInterrupt:
+        interrupt.leave(_INTERRUPTED)
     except MemoryError:
         _fail(OrtsepError("memory ran out; close other programs, or take a smaller model"), 1)
     except Exception as error:
