@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 import ortsep
-from ortsep.export.family import Choice, Original, load_original
+from ortsep.export.family import Choice, Downloading, Original, load_original
 from ortsep.export.graph import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.measure import snr
 from ortsep.export.precision import GATES, run_graph, with_precision
@@ -37,10 +37,15 @@ class Exported:
         return sum(size for _, size, _ in self.files)
 
 
-def choose_weights(text: str | None, config: Path | None = None, stems: tuple[str, ...] = ()) -> Choice:
+def choose_weights(
+    text: str | None,
+    config: Path | None = None,
+    stems: tuple[str, ...] = (),
+    downloading: Downloading | None = None,
+) -> Choice:
     """The weights that ``--weights`` names: None the official ones, ``random[:SEED]``, or a path."""
     if text is None:
-        return Choice(config=config, stems=stems)
+        return Choice(config=config, stems=stems, downloading=downloading)
     if text == "random" or text.startswith("random:"):
         seed = text.partition(":")[2] or "0"
         if not seed.isdecimal():

@@ -162,5 +162,5 @@ class OverlapAdd:
 
 
 def keep_from(starts: Iterable[int]) -> npt.NDArray[np.int64]:
-    """For each of the spans read one after the other, by their ``starts``, the earliest that it or a later one reads."""
+    """For each of the spans with these ``starts``, in order, the earliest start of it and all later ones."""
     return np.minimum.accumulate(np.fromiter(starts, np.int64)[::-1])[::-1]

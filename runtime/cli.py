@@ -49,6 +49,7 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+Telling = Annotated[Progress, typer.Option("--progress", help="json: NDJSON events on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Weights = Annotated[
@@ -143,7 +144,7 @@ def run(
         bool, typer.Option("--inline-audio", help="With --json: the samples too, and no files.")
     ] = False,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Give a song up after so many seconds.")] = None,
-    progress: Annotated[Progress, typer.Option("--progress", help="json: NDJSON events on stderr.")] = Progress.bar,
+    progress: Telling = Progress.bar,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")] = False,
     debug: Debug = False,
@@ -209,20 +210,17 @@ def export(
     stems: Annotated[str, typer.Option("--stems", "--targets", help="Only these stems, where the family can.")] = "",
     portable: Portable = False,
     precision: Precise = Precision.fp32,
+    progress: Telling = Progress.bar,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
     debug: Debug = False,
 ) -> None:
     """Make an ONNX model from a checkpoint."""
-    from ortsep.commands.make import export_command
+    from ortsep.commands.make import Making, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
-    how = precision.value
-    _leave(
-        export_command(
-            name, weights, output, config, wanted, portable=portable, precision=how, as_json=json_, quiet=quiet
-        )
-    )
+    making = Making(portable, precision.value, progress.value, json_, quiet)
+    _leave(export_command(name, weights, output, config, wanted, making))
 
 
 @app.command()
