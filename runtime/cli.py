@@ -109,7 +109,7 @@ def run(
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Separate what is there of a cut file.")
     ] = False,
-    overlap: Annotated[float | None, typer.Option("--overlap", help="Of neighbouring chunks, 0 to below 1.")] = None,
+    overlap: Annotated[float | None, typer.Option("--overlap", help="Of neighbouring chunks, 0 to 0.99.")] = None,
     shifts: Annotated[int, typer.Option("--shifts", help="Average over so many random shifts (Demucs).")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of the shifts.")] = 0,
     chunk: Annotated[
@@ -134,7 +134,7 @@ def run(
         Provider, typer.Option("--provider", "--device", help="Execution provider; mps means coreml.")
     ] = Provider.auto,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of a graph; one per core by default.")
+        int | None, typer.Option("--threads", min=1, max=1024, help="Of a graph; one per core by default.")
     ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there and right.")
@@ -189,6 +189,8 @@ def run(
         skip_existing=skip_existing,
         inline_audio=inline_audio,
     )
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"--timeout {timeout:g} is no time; give seconds above 0")
     if inline_audio and not json_:
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is Provider.mps else provider.value

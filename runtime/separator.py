@@ -53,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         checks = [
-            (self.overlap is None or 0 <= self.overlap < 1, f"overlap {self.overlap} is not from 0 to below 1"),
+            (self.overlap is None or 0 <= self.overlap <= 0.99, f"overlap {self.overlap} is not from 0 to 0.99"),
             (0 <= self.shifts <= 100, f"shifts {self.shifts} is not from 0 to 100"),
             (self.niter is None or 0 <= self.niter <= 64, f"niter {self.niter} is not from 0 to 64"),
             (

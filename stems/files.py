@@ -355,10 +355,18 @@ class _Sink(io.RawIOBase):
             return 0
 
     def tell(self) -> int:
-        return self._file.tell()
+        try:
+            return self._file.tell()
+        except BaseException as error:
+            self._error = self._error or error
+            return 0
 
     def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        try:
+            return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        except BaseException as error:
+            self._error = self._error or error
+            return 0
 
     def write(self, data: Any) -> int:
         try:
