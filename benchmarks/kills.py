@@ -1,15 +1,14 @@
-"""Kill runs at random moments and look at what is left: `python benchmarks/kills.py [--kills 200] [--signals 20]`.
+"""Kill runs at random moments and look at what is left: `python benchmarks/kills.py [--kills 210]`.
 
 A run of a small graph is killed with -9 somewhere between its start and its end, again and again in one folder. Every
 file under a final name must then hold the stem that an undisturbed run writes, sample for sample. At the end a run with
---skip-existing must complete the folder and leave no temporary file of its dead predecessors. The second part sends
-SIGINT and SIGTERM and takes the time until the process is gone. Exits with 1 where anything of that fails.
+--skip-existing must complete the folder and leave no temporary file of its dead predecessors. Exits with 1 where
+anything of that fails.
 """
 
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -83,50 +82,21 @@ def kill_runs(model: str, song: Path, folder: Path, kills: int, rng: random.Rand
     return well and survived == kills
 
 
-def interrupt_runs(model: str, song: Path, folder: Path, count: int, rng: random.Random) -> bool:
-    """Seconds from SIGINT or SIGTERM to the end of the process, mid-run."""
-    worst, well = 0.0, True
-    for number in range(count):
-        output = folder / f"interrupted{number}"
-        process = begin(model, song, output)
-        while not partials_in(output) and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 1.0))
-        assert process.poll() is None, "the song is too short to be interrupted"
-        sent = time.monotonic()
-        process.send_signal((signal.SIGINT, signal.SIGTERM)[number % 2])
-        _, words = process.communicate()
-        worst = max(worst, time.monotonic() - sent)
-        left = [*partials_in(output), *stems_in(output).values()]
-        if process.returncode != 130 or left:
-            well = False
-            print(f"NOT CLEAN: status {process.returncode}, {left}, {words.strip()[-300:]}")
-    print(f"interruptions: {count}, slowest exit {worst:.2f} s, all clean: {well}")
-    return well and worst < 2.0
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=210)
     parser.add_argument("--model", default=str(GRAPHS / "hybrid"))
     parser.add_argument("--rate", type=int, default=8000)
     parser.add_argument("--seconds", type=float, default=120.0, help="of the song that is killed")
-    parser.add_argument("--long", type=float, default=3000.0, help="seconds of the song that is interrupted")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng, noise = random.Random(arguments.seed), np.random.default_rng(0)
-    well = True
     with tempfile.TemporaryDirectory(prefix="ortsep-kills-") as name:
         folder = Path(name)
-        for song, seconds in ((folder / "song.wav", arguments.seconds), (folder / "long.wav", arguments.long)):
-            soundfile.write(song, noise.uniform(-0.5, 0.5, (round(seconds * arguments.rate), 2)), arguments.rate)
+        song = noise.uniform(-0.5, 0.5, (round(arguments.seconds * arguments.rate), 2))
+        soundfile.write(folder / "song.wav", song, arguments.rate)
         os.chdir(folder)
-        if arguments.kills:
-            well = kill_runs(arguments.model, folder / "song.wav", folder, arguments.kills, rng)
-        if arguments.signals:
-            well = interrupt_runs(arguments.model, folder / "long.wav", folder, arguments.signals, rng) and well
-    return 0 if well else 1
+        return 0 if kill_runs(arguments.model, folder / "song.wav", folder, arguments.kills, rng) else 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from ortsep.models.errors import FileMissing, OutputError, WeightsError
+from ortsep.stems.partials import hold, release
 
 MAX_MEMBERS = 256
 
@@ -53,11 +54,13 @@ def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
     working = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        working = hold(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)))
         with gzip.open(archive, "rb") as stream, tarfile.open(fileobj=_limited(stream, limit), mode="r|") as tar:
             for count, member in enumerate(tar):
                 if count >= MAX_MEMBERS:
                     raise WeightsError(f"{archive} holds more than {MAX_MEMBERS} files; fetch it again")
+                if member.size > limit:  # said beforehand: skipping it would take as long as unpacking
+                    raise _TooLarge
                 _unpack_member(tar, member, working, archive)
         try:
             working.replace(folder)
@@ -77,6 +80,7 @@ def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
     finally:
         if working is not None:
             shutil.rmtree(working, ignore_errors=True)
+            release(working)
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:

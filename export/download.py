@@ -32,14 +32,14 @@ LARGEST = 8 << 30
 """Bytes accepted from a server that announces no size, for a file whose size the catalogue does not know."""
 BLOCK = 1 << 18
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 def fetch(source: Source, cache: Path | None = None, progress: Progress | None = None) -> Path:
     """The file of ``source`` on this machine, downloaded at most once and with the hash that the catalogue promises.
 
-    ``progress`` is called with bytes so far and bytes in all (0 where nobody knows). Safe to call from several
-    processes at once. Raises DownloadError; then no file under the final name is left behind.
+    ``progress`` is called with the file's name, bytes so far and bytes in all (0 where nobody knows). Safe to call from
+    several processes at once. Raises DownloadError; then no file under the final name is left behind.
     """
     _check_url(source.url)
     folder = cache or cache_folder()
@@ -190,7 +190,7 @@ def _copy(
                 raise DownloadError(f"{source.url} sends more than the {limit} bytes expected; use --weights PATH")
             file.write(block)
             if progress:
-                progress(done, total or source.size)
+                progress(part.name.removesuffix(".part"), done, total or source.size)
         file.flush()
         os.fsync(file.fileno())
     return done

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 import ortsep
-from ortsep.export.family import Choice, Original, load_original
+from ortsep.export.family import Choice, Downloading, Original, load_original
 from ortsep.export.graph import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.measure import snr
 from ortsep.export.precision import GATES, run_graph, with_precision
@@ -19,6 +19,7 @@ from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
 from ortsep.models.errors import ModelError, OutputError, UsageError
 from ortsep.models.spec import Figure, ModelSpec
 from ortsep.stems.manifest import FILE_NAME, write_manifest
+from ortsep.stems.partials import hold, release
 
 Say = Callable[[str], None]
 
@@ -36,10 +37,15 @@ class Exported:
         return sum(size for _, size, _ in self.files)
 
 
-def choose_weights(text: str | None, config: Path | None = None, stems: tuple[str, ...] = ()) -> Choice:
+def choose_weights(
+    text: str | None,
+    config: Path | None = None,
+    stems: tuple[str, ...] = (),
+    downloading: Downloading | None = None,
+) -> Choice:
     """The weights that ``--weights`` names: None the official ones, ``random[:SEED]``, or a path."""
     if text is None:
-        return Choice(config=config, stems=stems)
+        return Choice(config=config, stems=stems, downloading=downloading)
     if text == "random" or text.startswith("random:"):
         seed = text.partition(":")[2] or "0"
         if not seed.isdecimal():
@@ -87,7 +93,7 @@ def write_export(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        working = hold(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)))
     except OSError as error:
         raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
     try:
@@ -116,6 +122,7 @@ def write_export(
         _put(working, folder)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+        release(working)
     return Exported(folder, tuple(files), spec)
 
 

@@ -4,7 +4,7 @@ The exporter, the validation and the tests know families only through this.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from ortsep.models.spec import ModelSpec
 F32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
+Downloading = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Choice:
     """Constructor arguments of a model that is no preset, where a family takes them (yaml or json)."""
     stems: tuple[str, ...] = ()
     """Only these stems, where a family can export a subset."""
+    downloading: Downloading | None = field(default=None, compare=False)
+    """Told how official files come: name, bytes so far, bytes in all (0 where nobody knows)."""
 
     @property
     def official(self) -> bool:

@@ -7,7 +7,7 @@ Names are deterministic, so that exporting the same weights twice gives the same
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ IR_VERSION = 9
 """What opset 20 was released with; newer numbers are refused by older runtimes for no gain."""
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators (MultiHeadAttention and the like)."""
+
+_LARGEST = (1 << 31) - (16 << 20)
+"""Bytes of initializers in one file: protobuf's 2 GB less ample room for the rest."""
 
 Array = npt.NDArray[Any]
 Dim = int | str
@@ -200,11 +203,13 @@ class Graph:
         """The checked model. Raises onnx.checker.ValidationError for a graph that is not well formed."""
         used = {name for node in self._nodes for name in node.input}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, constants, doc)
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, [], doc)
         domains = sorted({node.domain for node in self._nodes} - {""})
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in domains)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ortsep")
-        onnx.checker.check_model(model)
+        for tensor in constants:  # one by one: helper would copy them all twice, and Ctrl-C wait for it
+            model.graph.initializer.append(tensor)
+        _check(model)
         return model
 
 
@@ -228,20 +233,65 @@ def save_model(model: onnx.ModelProto, path: Path) -> int:
 
     Raises OutputError where the file can't be written or would pass protobuf's 2 GB.
     """
-    try:
-        data = model.SerializeToString(deterministic=True)
-    except ValueError as error:
-        raise OutputError(f"{path.name} would be over ONNX's limit of 2 GB for one file; export fewer stems") from error
+    if sum(tensor.ByteSize() for tensor in model.graph.initializer) >= _LARGEST:
+        raise OutputError(f"{path.name} would be over ONNX's limit of 2 GB for one file; export fewer stems")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            for piece in _serialised(model):
+                file.write(piece)
+            size = file.tell()
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(f"{path} can't be written ({error.strerror}); choose another folder with --output") from error
-    return len(data)
+    return size
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """onnx's checker, on the model with inputs in place of its initializers: it would copy all their values, and Python
+    can't be interrupted meanwhile. Raises onnx.checker.ValidationError."""
+    bare, graph = _without_initializers(model)
+    for tensor in model.graph.initializer:
+        graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    bare.graph.CopyFrom(graph)
+    onnx.checker.check_model(bare)
+
+
+def _serialised(model: onnx.ModelProto) -> Iterator[bytes]:
+    """The model's bytes, an initializer at a time: no second copy of them all, and room for Ctrl-C in between.
+
+    Field numbers of onnx/onnx.proto: ModelProto.graph is 7, GraphProto.initializer 5.
+    """
+    bare, graph = _without_initializers(model)
+    rest = graph.SerializeToString(deterministic=True)
+    heads = [_head(5, tensor.ByteSize()) for tensor in model.graph.initializer]
+    size = len(rest) + sum(
+        len(head) + tensor.ByteSize() for head, tensor in zip(heads, model.graph.initializer, strict=True)
+    )
+    yield bare.SerializeToString(deterministic=True) + _head(7, size) + rest
+    for head, tensor in zip(heads, model.graph.initializer, strict=True):
+        yield head + tensor.SerializeToString(deterministic=True)
+
+
+def _without_initializers(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.GraphProto]:
+    """The model without its graph, and the graph without its initializers."""
+    graph = {field.name: value for field, value in model.graph.ListFields() if field.name != "initializer"}
+    outer = {field.name: value for field, value in model.ListFields() if field.name != "graph"}
+    return onnx.ModelProto(**outer), onnx.GraphProto(**graph)
+
+
+def _head(field: int, length: int) -> bytes:
+    """What precedes ``length`` bytes of a protobuf message's ``field``: its tag and the length as varints."""
+    out = bytearray([field << 3 | 2])
+    while length >= 0x80:
+        out.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([*out, length])
 
 
 def parameter_count(model: onnx.ModelProto) -> int:

@@ -178,7 +178,7 @@ def _official(card: Card, choice: Choice) -> _Files:
 
     sources = dict(zip(card.stems, card.sources, strict=True))
     wanted = _wanted(card.stems, choice.stems, card.name)
-    paths = {stem: fetch(sources[stem]) for stem in wanted}
+    paths = {stem: fetch(sources[stem], progress=choice.downloading) for stem in wanted}
     return _read(paths, tuple(sources[stem].url for stem in wanted), {})
 
 

@@ -124,16 +124,16 @@ def load(card: Card, choice: Choice) -> Spleeter:
     elif choice.path is not None:
         files = _local(card, choice.path, architecture)
     else:
-        files = _official(card)
+        files = _official(card, choice)
     check(files.variables, len(card.stems), files.source)
     return Spleeter(_spec(card, choice, architecture, files), architecture, files.variables, files.prefix)
 
 
-def _official(card: Card) -> _Files:
+def _official(card: Card, choice: Choice) -> _Files:
     from ortsep.export.download import fetch
 
     (source,) = card.sources
-    prefix = _unpacked(fetch(source), source.sha256)
+    prefix = _unpacked(fetch(source, progress=choice.downloading), source.sha256)
     return _Files(read_bundle(prefix), source.url, source.sha256, prefix)
 
 

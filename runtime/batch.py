@@ -8,21 +8,22 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
-from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Literal, NamedTuple
 
+from ortsep import interrupt
 from ortsep.chain import Chain
 from ortsep.models.errors import OrtsepError
 from ortsep.separator import Options, Separator
 from ortsep.songs import Files, Seconds, SongReport, separate_file
 from ortsep.stems.partials import sweep
 
-_PATIENCE = 1.5
-"""Seconds that an interrupted job has to remove what it was writing."""
+_PATIENCE = 0.5
+"""Seconds that an interrupted job has for an orderly end: less than its parent's own."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +137,21 @@ def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None
                 else:
                     worker.end()
     finally:
-        for worker in crew.values():
-            worker.process.terminate()
-        for worker in crew.values():
-            worker.process.join(_PATIENCE)
-            worker.process.kill()
-            worker.process.join()
-            for folder in {target.parent for target in tasks[worker.task].targets.values()}:
-                sweep(folder)  # on a busy machine a job may not get to its own cleaning in time
+        _end(crew.values(), tasks)
+
+
+def _end(crew: Collection["_Worker"], tasks: Sequence[Task]) -> None:
+    """End the jobs and remove what they leave: on a busy machine one may not get to its own cleaning in time."""
+    for worker in crew:
+        worker.process.terminate()
+    deadline = time.monotonic() + 1.5 * _PATIENCE
+    for worker in crew:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        worker.process.kill()
+    for worker in crew:
+        worker.process.join()
+        for folder in {target.parent for target in tasks[worker.task].targets.values()}:
+            sweep(folder)
 
 
 class _Worker:
@@ -186,8 +194,8 @@ class _Worker:
 
 def _work(connection: Connection, job: Job) -> None:
     """A process: take tasks until there is none, and tell what happens. Ends itself when its parent is gone."""
+    interrupt.end_promptly(_PATIENCE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends its jobs
-    signal.signal(signal.SIGTERM, _stop)
     try:
         separator: Separator | Chain | None = None
         while (given := connection.recv()) is not None:
@@ -203,9 +211,4 @@ def _work(connection: Connection, job: Job) -> None:
             else:
                 in_this_process(separator, job, [task], tell)
     except (KeyboardInterrupt, EOFError, ConnectionError):
-        os._exit(130)
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        interrupt.leave()

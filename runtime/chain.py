@@ -86,7 +86,13 @@ class Chain:
         progress: Progress | None = None,
     ) -> Generator[F32, None, None]:
         """As ``Separator.stream``. A second model that standardises its song runs the first twice."""
-        options = options or Options()
+        for separator in (self.first, self.second):
+            separator.renew()
+        return self._stream(source, options or Options(), rate, progress)
+
+    def _stream(
+        self, source: Source, options: Options, rate: int | None, progress: Progress | None
+    ) -> Generator[F32, None, None]:
         rate = rate or source.sample_rate
         names = self.names(options)
         wanted = names[: len(names) - options.residual]
@@ -105,12 +111,12 @@ class Chain:
         of_second = _meant_for(self.second, replace(options, stems=parts, residual=False))
         if not parts:
             order = [of_first.stems.index(s) for s in wanted]
-            for block in self.first.stream(source, of_first, rate=rate, progress=progress):
+            for block in self.first.substream(source, of_first, rate=rate, progress=progress):
                 yield block[order]
             return
         fed = _Fed(self.first, source, of_first, rate, progress)
         order = [(kept + parts).index(s) for s in wanted]
-        with closing(self.second.stream(fed, of_second, rate=rate)) as blocks:
+        with closing(self.second.substream(fed, of_second, rate=rate)) as blocks:
             for block in blocks:
                 beside = fed.take(block.shape[-1])
                 yield np.concatenate([beside, block])[order]
@@ -136,7 +142,7 @@ class _Fed:
 
     def blocks(self) -> Iterator[F32]:
         self._waiting.clear()
-        stream = self.separator.stream(self.source, self.options, rate=self.sample_rate, progress=self.progress)
+        stream = self.separator.substream(self.source, self.options, rate=self.sample_rate, progress=self.progress)
         with closing(stream) as blocks:
             for block in blocks:
                 self._waiting.append(block[:-1])

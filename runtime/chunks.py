@@ -6,9 +6,9 @@ plan are normalised beforehand, one overlap-add buffer serves all of them, and w
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from heapq import merge
 
 import numpy as np
 import numpy.typing as npt
@@ -47,13 +47,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Plan:
-    """All chunks of a song of ``samples``, ordered by where they start to count."""
+    """How a song of ``samples`` is cut: a grid of chunks of ``segment`` every ``stride`` samples from each origin."""
 
     samples: int
     segment: int
     stride: int
-    shifts: int
-    chunks: tuple[Chunk, ...]
+    origins: tuple[int, ...]
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks, ordered by where they start to count; made as they are asked for, since a song has thousands."""
+        grids = [_grid(origin, self.samples, self.segment, self.stride) for origin in self.origins]
+        return merge(*grids, key=lambda chunk: (chunk.start, chunk.origin))
 
     def weights(self, chunk: Chunk) -> F32:
         """The chunk's share [stop - start] of each output sample, float32; over all chunks the shares sum to one."""
@@ -63,7 +67,7 @@ class Plan:
         last = (chunk.stop - 1 - chunk.grid_start) // self.stride
         for k in range(first, last + 1):
             total += _triangle(position - (chunk.grid_start + k * self.stride), self.segment)
-        return (_triangle(position - chunk.origin, self.segment) / (total * self.shifts)).astype(np.float32)
+        return (_triangle(position - chunk.origin, self.segment) / (total * len(self.origins))).astype(np.float32)
 
 
 def _triangle(position: npt.NDArray[np.int64], segment: int) -> npt.NDArray[np.float64]:
@@ -84,9 +88,7 @@ def make_plan(samples: int, chunks: Chunks, *, overlap: float | None = None, shi
     draw = random.Random(seed)
     spread = chunks.max_shift
     origins = [draw.randint(0, spread) - spread for _ in range(shifts)] if shifts and spread else [0]
-    planned = [chunk for origin in origins for chunk in _grid(origin, samples, segment, stride)]
-    planned.sort(key=lambda c: (c.start, c.origin))
-    return Plan(samples, segment, stride, len(origins), tuple(planned))
+    return Plan(samples, segment, stride, tuple(origins))
 
 
 def _grid(grid_start: int, samples: int, segment: int, stride: int) -> Iterator[Chunk]:
@@ -159,6 +161,6 @@ class OverlapAdd:
         return done
 
 
-def keep_from(spans: Sequence[Span]) -> list[int]:
-    """For each of the spans read one after the other, the earliest sample that it or a later one reads."""
-    return list(accumulate((span.start for span in reversed(spans)), min))[::-1]
+def keep_from(starts: Iterable[int]) -> npt.NDArray[np.int64]:
+    """For each of the spans with these ``starts``, in order, the earliest start of it and all later ones."""
+    return np.minimum.accumulate(np.fromiter(starts, np.int64)[::-1])[::-1]

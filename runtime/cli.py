@@ -4,17 +4,15 @@ Nothing heavy is imported until a command runs: ``ortsep --help`` answers at onc
 """
 
 import json
-import signal
 import sys
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
-from ortsep import __version__
+from ortsep import __version__, interrupt
 from ortsep.models.errors import OrtsepError, UsageError
 
 app = typer.Typer(
@@ -51,6 +49,7 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+Telling = Annotated[Progress, typer.Option("--progress", help="json: NDJSON events on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Weights = Annotated[
@@ -110,7 +109,7 @@ def run(
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Separate what is there of a cut file.")
     ] = False,
-    overlap: Annotated[float | None, typer.Option("--overlap", help="Of neighbouring chunks, 0 to below 1.")] = None,
+    overlap: Annotated[float | None, typer.Option("--overlap", help="Of neighbouring chunks, 0 to 0.99.")] = None,
     shifts: Annotated[int, typer.Option("--shifts", help="Average over so many random shifts (Demucs).")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of the shifts.")] = 0,
     chunk: Annotated[
@@ -135,7 +134,7 @@ def run(
         Provider, typer.Option("--provider", "--device", help="Execution provider; mps means coreml.")
     ] = Provider.auto,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of a graph; one per core by default.")
+        int | None, typer.Option("--threads", min=1, max=1024, help="Of a graph; one per core by default.")
     ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there and right.")
@@ -145,7 +144,7 @@ def run(
         bool, typer.Option("--inline-audio", help="With --json: the samples too, and no files.")
     ] = False,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Give a song up after so many seconds.")] = None,
-    progress: Annotated[Progress, typer.Option("--progress", help="json: NDJSON events on stderr.")] = Progress.bar,
+    progress: Telling = Progress.bar,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.")] = False,
     debug: Debug = False,
@@ -190,6 +189,8 @@ def run(
         skip_existing=skip_existing,
         inline_audio=inline_audio,
     )
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"--timeout {timeout:g} is no time; give seconds above 0")
     if inline_audio and not json_:
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is Provider.mps else provider.value
@@ -211,20 +212,17 @@ def export(
     stems: Annotated[str, typer.Option("--stems", "--targets", help="Only these stems, where the family can.")] = "",
     portable: Portable = False,
     precision: Precise = Precision.fp32,
+    progress: Telling = Progress.bar,
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
     debug: Debug = False,
 ) -> None:
     """Make an ONNX model from a checkpoint."""
-    from ortsep.commands.make import export_command
+    from ortsep.commands.make import Making, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
-    how = precision.value
-    _leave(
-        export_command(
-            name, weights, output, config, wanted, portable=portable, precision=how, as_json=json_, quiet=quiet
-        )
-    )
+    making = Making(portable, precision.value, progress.value, json_, quiet)
+    _leave(export_command(name, weights, output, config, wanted, making))
 
 
 @app.command()
@@ -321,8 +319,7 @@ def doctor(
     _leave(doctor_command(model, as_json=json_, runs=runs))
 
 
-_INTERRUPTED = 130
-"""The exit status that typer gives to Ctrl-C, and so to SIGTERM."""
+_INTERRUPTED = "ortsep: interrupted; nothing half-written was left"
 
 
 def _leave(status: int) -> None:
@@ -330,21 +327,19 @@ def _leave(status: int) -> None:
         raise typer.Exit(status)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> NoReturn:
     """Entry point: an error becomes one sentence on stderr (in JSON mode also a document) and an exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupt.end_promptly(message=_INTERRUPTED)
     try:
         app()
     except OrtsepError as error:
         _fail(error, error.status)
     except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
-            print("ortsep: interrupted; nothing half-written was left", file=sys.stderr)
+        if leaving.code == interrupt.STATUS:  # what typer makes of KeyboardInterrupt
+            interrupt.leave(_INTERRUPTED)
         raise
+    except KeyboardInterrupt:
+        interrupt.leave(_INTERRUPTED)
     except MemoryError:
         _fail(OrtsepError("memory ran out; close other programs, or take a smaller model"), 1)
     except Exception as error:

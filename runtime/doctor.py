@@ -55,7 +55,7 @@ def golden_feeds(model: Model) -> tuple[Path, dict[str, F32]]:
         return graph, {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
     assert spec.chunks is not None
     plan = make_plan(spec.chunks.length, spec.chunks)
-    length = network.reading(plan.chunks[0], plan.segment).length
+    length = network.reading(next(plan.chunks()), plan.segment).length
     mix = noise.standard_normal((spec.channels, length)).astype(np.float32) * np.float32(0.1)
     return graph, network.example(mix)
 

@@ -67,12 +67,13 @@ def separate_chunks(
 ) -> Iterator[F32]:
     """Separate blocks [C, n] of a song, planned beforehand: blocks [S, C, n] in order, ``plan.samples`` in all."""
     channels = network.spec.channels
-    spans = [network.reading(chunk, plan.segment) for chunk in plan.chunks]
+    keep = keep_from(network.reading(chunk, plan.segment).start for chunk in plan.chunks())
 
     def prepared() -> Iterator[Work]:
         window = Window(blocks, channels)
-        for chunk, span, earliest in zip(plan.chunks, spans, keep_from(spans), strict=True):
-            window.drop(earliest)
+        for chunk, earliest in zip(plan.chunks(), keep, strict=True):
+            span = network.reading(chunk, plan.segment)
+            window.drop(int(earliest))
             mix = window.read(span.start, span.length)
             if level != Level():
                 inside = slice(max(0, -span.start), max(0, min(span.length, plan.samples - span.start)))
@@ -85,7 +86,7 @@ def separate_chunks(
 
     joined = OverlapAdd(len(network.wanted), channels)
     results = ahead(inferred(), on_close=network.cancel)
-    for chunk, (work, outputs) in zip(plan.chunks, results, strict=True):
+    for chunk, (work, outputs) in zip(plan.chunks(), results, strict=True):
         result = network.finish(work, outputs)
         done = joined.final(chunk.start)
         joined.add(chunk.start, result, plan.weights(chunk))

@@ -17,6 +17,7 @@ from ortsep.models.errors import AudioError, UsageError
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
 from ortsep.network import Network
 from ortsep.resample import resample, resampled_length
+from ortsep.session import Cancelled
 
 F32 = npt.NDArray[np.float32]
 BLOCK = 1 << 16
@@ -52,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         checks = [
-            (self.overlap is None or 0 <= self.overlap < 1, f"overlap {self.overlap} is not from 0 to below 1"),
+            (self.overlap is None or 0 <= self.overlap <= 0.99, f"overlap {self.overlap} is not from 0 to 0.99"),
             (0 <= self.shifts <= 100, f"shifts {self.shifts} is not from 0 to 100"),
             (self.niter is None or 0 <= self.niter <= 64, f"niter {self.niter} is not from 0 to 64"),
             (
@@ -126,6 +127,7 @@ class Separator:
         self._load = {"provider": provider, "threads": threads}
         self._networks: dict[tuple[int, ...], Network] = {}
         self._lock = threading.Lock()
+        self._cancelled = threading.Event()
 
     @property
     def spec(self) -> ModelSpec:
@@ -199,8 +201,20 @@ class Separator:
 
         Blocks come at ``rate`` (the source's by default) with its channels, as they become final; their samples add up
         to the source's (scaled to ``rate``) exactly. Memory does not grow with the song. ``progress`` is called with
-        samples at the model's rate.
+        samples at the model's rate. A ``cancel`` ends it from this call on, even before its first block is asked for.
         """
+        self.renew()
+        return self.substream(source, options, rate=rate, progress=progress)
+
+    def substream(
+        self,
+        source: Source,
+        options: Options | None = None,
+        *,
+        rate: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generator[F32, None, None]:
+        """As ``stream``, for a part of a longer separation: where that is cancelled already, so is this."""
         options = options or Options()
         names = self.names(options)
         rate = rate or source.sample_rate
@@ -229,7 +243,7 @@ class Separator:
             estimated = range(len(self.stems)) if together else wanted
             grouping = _change_blocks(spec.blocks, options.chunk, spec)
             yield from separate_frames(
-                self._network(estimated),
+                self._begun(estimated),
                 samples,
                 mixture(),
                 grouping,
@@ -245,11 +259,12 @@ class Separator:
         if spec.normalization.kind == "track":
             statistics = Statistics()
             for block in mixture():
+                self._check()
                 statistics.add(block)
             level = statistics.level(spec.normalization.eps)
         chunks = _change_chunks(spec.chunks, options.chunk, spec)
         plan = make_plan(samples, chunks, overlap=options.overlap, shifts=options.shifts, seed=options.seed)
-        yield from separate_chunks(self._network(wanted), plan, mixture(), level, progress)
+        yield from separate_chunks(self._begun(wanted), plan, mixture(), level, progress)
 
     def _network(self, wanted: Sequence[int]) -> Network:
         key = tuple(wanted)
@@ -257,13 +272,28 @@ class Separator:
             if key not in self._networks:
                 self._networks.clear()
                 self._networks[key] = Network(self.model, key, **self._load)  # type: ignore[arg-type]
-            self._networks[key].renew()
             return self._networks[key]
+
+    def _begun(self, wanted: Sequence[int]) -> Network:
+        """The network, ready to run. Raises Cancelled where ``cancel`` came while it was loaded."""
+        network = self._network(wanted)
+        network.renew()
+        self._check()
+        return network
+
+    def _check(self) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled("the separation was cancelled")
 
     def cancel(self) -> None:
         """End the separation in progress, from another thread: it raises ``ortsep.session.Cancelled``."""
+        self._cancelled.set()
         for network in list(self._networks.values()):
             network.cancel()
+
+    def renew(self) -> None:
+        """Forget a ``cancel``; ``stream`` does so by itself."""
+        self._cancelled.clear()
 
 
 def as_mixture(mix: npt.ArrayLike) -> tuple[F32, Callable[[F32], F32]]:

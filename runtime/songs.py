@@ -320,7 +320,7 @@ def _warnings(separator: Separator | Chain, song: Song, gain: float) -> list[str
     if spec.weights.random:
         found.append("the model has random weights: its stems are noise")
     if gain != 1.0:
-        found.append(f"all stems were scaled by {gain:.4f} to fit the format; write float wav to keep the level")
+        found.append(f"all stems were scaled by {gain:.4g} to fit the format; write float wav to keep the level")
     if song.sample_rate != spec.sample_rate:
         found.append(f"resampled from {song.sample_rate} Hz to the model's {spec.sample_rate} Hz and back")
     found.extend(spec.notes)

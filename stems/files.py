@@ -18,7 +18,7 @@ import numpy.typing as npt
 import soundfile
 
 from ortsep.models.errors import OutputError, UsageError
-from ortsep.stems.partials import partial_path, sweep
+from ortsep.stems.partials import hold, partial_path, release, sweep
 from ortsep.stems.signals import signals_later
 
 F32 = npt.NDArray[np.float32]
@@ -137,7 +137,8 @@ class StemWriter:
             for stem, path in self._paths.items():
                 with _saying(path):
                     self._make_folder(path.parent)
-                self._partials[stem] = partial_path(path)
+                self._partials[stem] = hold(partial_path(path))
+                hold(_encoded(self._partials[stem]))
                 with _saying(path):
                     self._open[stem] = self._start(stem)
         except BaseException:
@@ -188,7 +189,7 @@ class StemWriter:
             self.written.clear()
             self.abort()
             raise
-        self._done = True
+        self._release()
         return self.written
 
     def abort(self) -> None:
@@ -201,6 +202,7 @@ class StemWriter:
             for path in (partial, _encoded(partial)):
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
+        self._release()
         for folder in reversed(self._folders):
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -215,6 +217,12 @@ class StemWriter:
             self.close()
         else:
             self.abort()
+
+    def _release(self) -> None:
+        self._done = True
+        for partial in self._partials.values():
+            release(partial)
+            release(_encoded(partial))
 
     def _make_folder(self, folder: Path) -> None:
         missing = [f for f in (folder, *folder.parents) if not f.exists()]
@@ -347,10 +355,18 @@ class _Sink(io.RawIOBase):
             return 0
 
     def tell(self) -> int:
-        return self._file.tell()
+        try:
+            return self._file.tell()
+        except BaseException as error:
+            self._error = self._error or error
+            return 0
 
     def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        try:
+            return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        except BaseException as error:
+            self._error = self._error or error
+            return 0
 
     def write(self, data: Any) -> int:
         try:

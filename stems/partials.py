@@ -1,10 +1,11 @@
-"""Names of files that are not complete yet, and the removal of those whose process died."""
+"""Names of files that are not complete yet, and the removal of those whose process died or has to end."""
 
 import contextlib
 import hashlib
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from functools import cache
@@ -19,6 +20,30 @@ def partial_path(path: Path) -> Path:
     """Where ``path`` is written until it is complete: a hidden file beside it that names this process."""
     dot = "" if path.name.startswith(".") else "."
     return path.with_name(f"{dot}{path.name}.{_machine()}-{os.getpid()}.partial")
+
+
+_held: set[Path] = set()
+
+
+def hold(path: Path) -> Path:
+    """Remember a temporary file or folder of this process until ``release``; a folder goes with all that is in it."""
+    _held.add(path)
+    return path
+
+
+def release(path: Path) -> None:
+    """Forget what ``hold`` remembered: it is gone, or has its final name."""
+    _held.discard(path)
+
+
+def remove_held() -> None:
+    """Remove what is held, for a process that has to end at once. Never raises."""
+    for path in list(_held):
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:

@@ -26,7 +26,7 @@ def output_paths(
     every system become ``_``, and names too long for a file system are cut.
 
     Raises UsageError for a template with other fields, without ``{stem}`` for several stems, without ``{song}`` for
-    several songs, or that leaves the folder.
+    several songs, or that leaves the folder; and where a stem would be written over one of the songs.
     """
     used = _check_template(template)
     if len(stems) > 1 and "stem" not in used:
@@ -48,7 +48,20 @@ def output_paths(
             number += 1
         taken |= keys
         result.append({stem: folder / name for stem, name in filled.items()})
+    own = {_identity(song) for song in songs} - {None}
+    for target in (target for targets in result for target in targets.values()):
+        if own and _identity(target) in own:
+            raise UsageError(f"{target} is one of the songs and would be overwritten; name another folder with -o")
     return result
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others whatever it is called; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _check_template(template: str) -> set[str]:

@@ -1,7 +1,8 @@
 """What all tests share: the measure of equality and the real audio, where it is to be had."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,16 @@ def shared_audio() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/audio beside this checkout")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB; skips by name where none may be mounted."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)

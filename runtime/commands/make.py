@@ -2,10 +2,13 @@
 
 import json
 import sys
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from ortsep import __version__
+from ortsep.commands.progress import Downloads, emit
 from ortsep.models.errors import MissingDependency, UsageError
 
 
@@ -20,36 +23,46 @@ def _missing(error: ImportError) -> MissingDependency:
     )
 
 
+@dataclass(frozen=True)
+class Making:
+    """How an export is made and what it tells, as typed."""
+
+    portable: bool = False
+    precision: str = "fp32"
+    progress: Literal["bar", "json"] = "bar"
+    as_json: bool = False
+    quiet: bool = False
+
+
 def export_command(
-    name: str,
-    weights: str | None,
-    output: Path | None,
-    config: Path | None,
-    stems: tuple[str, ...],
-    *,
-    portable: bool,
-    precision: str,
-    as_json: bool,
-    quiet: bool,
+    name: str, weights: str | None, output: Path | None, config: Path | None, stems: tuple[str, ...], making: Making
 ) -> int:
     try:
         from ortsep.export.exporter import choose_weights, export_model
     except ImportError as error:
         raise _missing(error) from error
-    choice = choose_weights(weights, config, stems)
-    try:
-        made = export_model(
-            name, choice, output, portable=portable, precision=precision, say=lambda text: _say(quiet, text)
-        )
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
-    if as_json:
+
+    def say(text: str) -> None:
+        downloads.close()
+        if making.progress == "json":
+            emit("message", text=text)
+        else:
+            _say(making.quiet, text)
+
+    with closing(Downloads(making.progress, making.quiet)) as downloads:
+        choice = choose_weights(weights, config, stems, downloads)
+        try:
+            made = export_model(name, choice, output, portable=making.portable, precision=making.precision, say=say)
+        except ModuleNotFoundError as error:
+            raise _missing(error) from error
+    if making.as_json:
         files = [{"file": f, "bytes": size, "nodes": nodes} for f, size, nodes in made.files]
         document = {"version": __version__, "folder": str(made.folder), "files": files, "spec": asdict(made.spec)}
         print(json.dumps(document, ensure_ascii=False))
     else:
-        _say(quiet, f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
-        _say(quiet, f"run it:   ortsep run {made.folder} SONG\nprove it: ortsep validate {made.folder}")
+        say(f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
+    if not making.as_json and making.progress != "json":
+        _say(making.quiet, f"run it:   ortsep run {made.folder} SONG\nprove it: ortsep validate {made.folder}")
     return 0
 
 

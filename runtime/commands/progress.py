@@ -1,4 +1,4 @@
-"""What ``ortsep run`` tells on the way, on stderr: sentences and a bar for people, or NDJSON events for programs."""
+"""What commands tell on the way, on stderr: sentences and a bar for people, or NDJSON events for programs."""
 
 import json
 import sys
@@ -132,3 +132,48 @@ def _lines(report: SongReport) -> list[str]:
     if report.null_db is not None:
         said.append(f"  the stems add up to the mixture: what is left lies {report.null_db:.1f} dB below it")
     return said + [f"  note: {warning}" for warning in report.warnings]
+
+
+class Downloads:
+    """How files come, called with name, bytes so far and bytes in all (0 where nobody knows).
+
+    For programs events ``downloading`` with ``file``, ``done`` and ``total``, at most five a second; for people a bar
+    on a terminal, else a line for each file.
+    """
+
+    def __init__(self, manner: str, quiet: bool) -> None:
+        self._manner, self._quiet = manner, quiet
+        self._file, self._last = "", 0.0
+        self._bar: Any = None
+
+    def __call__(self, file: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        new, complete = file != self._file, bool(total) and done >= total
+        if not (new or complete or now - self._last >= _EVERY[self._manner]):
+            return
+        self._file, self._last = file, now
+        if self._manner == "json":
+            emit("downloading", file=file, done=done, total=total)
+        elif not self._quiet and sys.stderr.isatty():
+            self._draw(file, done, total, new)
+        elif not self._quiet and new:
+            size = f" ({total / 1e6:.1f} MB)" if total else ""
+            print(f"downloading {file}{size}", file=sys.stderr, flush=True)
+
+    def _draw(self, file: str, done: int, total: int, new: bool) -> None:
+        if new:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            self.close()
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._bar.add_task(file.replace("[", r"\["), total=total or None)
+        self._bar.update(self._bar.task_ids[0], completed=done)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -20,6 +20,7 @@ from ortsep.models.errors import FileMissing, OrtsepError, UsageError
 from ortsep.separator import Options, Separator
 from ortsep.songs import Files, SongReport, places
 from ortsep.spool import spool
+from ortsep.stems.partials import hold, release
 
 EXTENSIONS = (
     *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au"),
@@ -123,8 +124,9 @@ def _sink(files: Files, named: Sequence[str], manner: Manner) -> BinaryIO | None
 def _from_stdin(stack: contextlib.ExitStack, raw: str | None) -> Path:
     if sys.stdin.isatty():
         raise UsageError("- reads a song from standard input and that is a terminal; pipe a song into it")
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ortsep-"))
-    return spool(sys.stdin.buffer, Path(folder), raw)
+    folder = hold(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortsep-"))))
+    stack.callback(release, folder)
+    return spool(sys.stdin.buffer, folder, raw)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -147,7 +147,7 @@ def test_official_file_comes_through_fetch(
 ) -> None:
     asked: list[str] = []
 
-    def fetch(source: Source) -> Path:
+    def fetch(source: Source, progress: object) -> Path:
         asked.append(source.url)
         return write(tmp_path / f"got{len(asked)}.th", members[0])
 

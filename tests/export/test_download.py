@@ -2,7 +2,11 @@
 
 import hashlib
 import multiprocessing
+import os
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +34,10 @@ class _Server(ThreadingHTTPServer):
     cut_after: list[int]
     fail_with: list[int]
     location = ""
+    claimed = 0
+    """Bytes more than there are that Content-Length promises."""
+    slow = 0.0
+    """Seconds of pause behind every 50 kB."""
 
     @property
     def url(self) -> str:
@@ -38,6 +46,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    wbufsize = 0
 
     def log_message(self, *args: object) -> None:
         pass
@@ -64,10 +73,13 @@ class _Handler(BaseHTTPRequestHandler):
         if server.etag:
             self.send_header("ETag", server.etag)
         if server.announce:
-            self.send_header("Content-Length", str(len(server.data) - start))
+            self.send_header("Content-Length", str(len(server.data) - start + server.claimed))
         self.end_headers()
         body = server.data[start:]
-        self.wfile.write(body[: server.cut_after.pop(0)] if server.cut_after else body)
+        body = body[: server.cut_after.pop(0)] if server.cut_after else body
+        for at in range(0, len(body), 50_000):
+            self.wfile.write(body[at : at + 50_000])
+            time.sleep(server.slow)
 
 
 @pytest.fixture
@@ -91,7 +103,7 @@ def _left(folder: Path) -> set[str]:
 def test_plain_download_then_cache(server: _Server, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     source = Source(f"{server.url}/a/model-{SHA[:8]}.th?x=1", SHA[:8])
-    path = fetch(source, tmp_path, lambda done, total: seen.append((done, total)))
+    path = fetch(source, tmp_path, lambda name, done, total: seen.append((done, total)))
     assert path == tmp_path / f"model-{SHA[:8]}.th" and path.read_bytes() == DATA
     assert seen[-1] == (len(DATA), len(DATA)) and seen == sorted(seen)
     assert _left(tmp_path) == {path.name}
@@ -260,6 +272,87 @@ def test_processes_share_one_download(server: _Server, tmp_path: Path) -> None:
         job.join(30)
     assert [job.exitcode for job in jobs] == [0] * 4
     assert (tmp_path / "m.th").read_bytes() == DATA and _left(tmp_path) == {"m.th"} and len(server.requests) == 1
+
+
+def test_a_connection_that_breaks_again_and_again(server: _Server, tmp_path: Path) -> None:
+    server.cut_after = [100_000] * 7
+    seen: list[tuple[str, int, int]] = []
+    path = fetch(Source(f"{server.url}/m.th", SHA), tmp_path, lambda *told: seen.append(told))
+    assert path.read_bytes() == DATA and len(server.requests) == 8
+    assert [r.get("Range") for r in server.requests[1:]] == [f"bytes={k * 100_000}-" for k in range(1, 8)]
+    assert {(name, total) for name, _, total in seen} == {("m.th", len(DATA))}
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen) and seen[-1][1] == len(DATA)
+
+
+@pytest.mark.parametrize("claimed", [1, 1000, 1 << 40, -1, -700_000])
+def test_a_server_that_lies_about_the_length(server: _Server, tmp_path: Path, claimed: int) -> None:
+    server.claimed, server.ranges = claimed, False
+    with pytest.raises(DownloadError):
+        fetch(Source(f"{server.url}/m.th", SHA), tmp_path)
+    assert "m.th" not in _left(tmp_path) and len(server.requests) <= 4
+
+
+def test_a_range_that_is_not_to_be_had(server: _Server, tmp_path: Path) -> None:
+    """416: what is there is forgotten and the file fetched from its beginning."""
+    server.cut_after = [100_000]
+    server.fail_with = []
+    calls = []
+
+    def fail_second(*told: object) -> None:
+        if not calls:
+            calls.append(told)
+            server.fail_with = [416]
+
+    assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path, fail_second).read_bytes() == DATA
+    assert [("Range" in r) for r in server.requests] == [False, True, False]
+    assert _left(tmp_path) == {"m.th"}
+
+
+def test_a_wrong_file_is_hashed_and_never_opened(server: _Server, tmp_path: Path) -> None:
+    """What the cache holds under the final name is read by nobody until its hash is right."""
+    server.data = b"malicious" * 1000
+    for _ in range(2):
+        with pytest.raises(DownloadError, match="it was removed"):
+            fetch(Source(f"{server.url}/m.th", SHA), tmp_path)
+        assert _left(tmp_path) == set()
+    server.data = DATA
+    assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path).read_bytes() == DATA
+
+
+def test_a_killed_download_goes_on_where_it_was(server: _Server, tmp_path: Path) -> None:
+    server.slow = 0.05
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    start = context.Event()
+    start.set()
+    job = context.Process(target=_fetch_in_process, args=(f"{server.url}/m.th", str(tmp_path), start))
+    job.start()
+    part, deadline = tmp_path / "m.th.part", time.monotonic() + 20
+    while time.monotonic() < deadline and not (part.exists() and part.stat().st_size):
+        time.sleep(0.01)
+    os.kill(job.pid or 0, signal.SIGKILL)
+    job.join()
+    assert job.exitcode == -signal.SIGKILL and not (tmp_path / "m.th").exists()
+    had = part.stat().st_size
+    assert 0 < had < len(DATA)
+    server.slow = 0.0
+    assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path).read_bytes() == DATA
+    assert server.requests[-1]["Range"] == f"bytes={had}-"
+
+
+def test_a_disk_that_fills_up(server: _Server, small_disk: Path) -> None:
+    (small_disk / "kept.bin").write_bytes(b"x" * 1_600_000)
+    server.announce = False  # so that nobody can know beforehand
+    with pytest.raises(DownloadError, match=r"No space left.*ORTSEP_CACHE"):
+        fetch(Source(f"{server.url}/m.th", SHA), small_disk)
+    assert "m.th" not in _left(small_disk)
+    (small_disk / "kept.bin").unlink()
+    assert fetch(Source(f"{server.url}/m.th", SHA), small_disk).read_bytes() == DATA
+
+
+def test_a_cache_that_is_read_only(server: _Server, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(DownloadError, match=r"Read-only file system.*ORTSEP_CACHE"):
+        fetch(Source(f"{server.url}/m.th", SHA), small_disk)
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -158,6 +158,10 @@ def test_existing_stems_are_skipped_when_asked(place: Path) -> None:
         (["waves", "song.wav", "--rate", "1"], 2, "1 Hz"),
         (["waves", "song.wav", "-o", "song.wav"], 1, "song.wav"),
         (["waves", "song.wav", "--template", "{nonsense}.wav"], 2, "nonsense"),
+        (["waves", "song.wav", "-o", ".", "--template", "song.{ext}", "--stems", "drums"], 2, "overwritten"),
+        (["waves", "song.wav", "--overlap", "0.9999999"], 2, "overlap"),
+        (["waves", "song.wav", "--timeout", "nan"], 2, "timeout"),
+        (["waves", "song.wav", "--timeout", "-1"], 2, "timeout"),
     ],
 )
 def test_errors_are_one_sentence(place: Path, arguments: list[str], status: int, message: str) -> None:

@@ -95,7 +95,7 @@ def test_no_click_on_a_real_song(shared_audio: Path, snr: Callable[[Any, Any], f
     plan = make_plan(x.shape[1], Chunks(length=length, overlap=0.25))
     steps = np.abs(np.diff(y.astype(np.float64), axis=-1)).max(axis=0)
     seams = np.zeros(len(steps), bool)
-    for chunk in plan.chunks:
+    for chunk in plan.chunks():
         for at in (chunk.start, chunk.stop):
             seams[max(0, at - 4) : at + 4] = True
     assert steps[seams].max() <= steps[~seams].max()
