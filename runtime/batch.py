@@ -37,10 +37,15 @@ class Job:
 
 
 class Task(NamedTuple):
-    """One song and where its stems go."""
+    """One song and where its stems go, and its report if there is to be one."""
 
     song: Path
     targets: dict[str, Path]
+    page: Path | None = None
+
+    def folders(self) -> set[Path]:
+        """Where something is written."""
+        return {path.parent for path in (*self.targets.values(), self.page) if path is not None}
 
 
 class Event(NamedTuple):
@@ -74,6 +79,7 @@ def separate_task(
             job.files,
             job.options,
             targets=task.targets,
+            page=task.page,
             progress=progress,
             timeout=job.timeout,
             sink=sink,
@@ -142,7 +148,7 @@ def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None
             worker.process.join(_PATIENCE)
             worker.process.kill()
             worker.process.join()
-            for folder in {target.parent for target in tasks[worker.task].targets.values()}:
+            for folder in tasks[worker.task].folders():
                 sweep(folder)  # on a busy machine a job may not get to its own cleaning in time
 
 
