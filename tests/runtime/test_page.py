@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ortsep.models.errors import UsageError
+from ortsep.models.errors import MissingDependency, UsageError
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, Weights, from_json
 from ortsep.overview import Gatherer, Overview
@@ -217,6 +217,14 @@ def test_without_matplotlib_nothing_is_begun(tmp_path: Path) -> None:
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "pip install 'ortsep[report]'" in done.stderr
     assert not (tmp_path / "separated").exists()
+
+
+def test_nor_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "song.wav", np.zeros((800, 2)), 8000)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'ortsep\[report\]'"):
+        separate_file(Separator(GRAPHS / "waves"), tmp_path / "song.wav", Files(tmp_path), page=tmp_path / "x.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["song.wav"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ def spectrogram(picture: ElementTree.Element) -> np.ndarray:
     (image,) = picture.iter("{http://www.w3.org/2000/svg}image")
     head, data = image.attrib["{http://www.w3.org/1999/xlink}href"].split(",", 1)
     assert head == "data:image/png;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    colours = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    upright = float(re.findall(r"[-0-9.]+", image.attrib["transform"])[3]) > 0
+    return colours[::-1] if upright else colours
 
 
 def test_the_page_shows_what_is_in_the_files(tmp_path: Path) -> None:
@@ -132,6 +134,16 @@ def test_songs_of_all_kinds(
     assert ("lossy" in text) == ("ogg" in options)
     for warning in document["warnings"]:
         assert warning.split("'")[0] in text
+
+
+def test_the_mixture_is_shown_at_the_stems_gain(tmp_path: Path) -> None:
+    x = 8 * song(tmp_path / "song.wav")
+    soundfile.write(tmp_path / "song.wav", x, 8000, subtype="FLOAT")
+    document = run("waves", "song.wav", "--subtype", "16", cwd=tmp_path)
+    assert document["gain"] < 0.6
+    mixture = pictures(tmp_path / document["report"])[0]
+    peak = 20 * np.log10(document["gain"] * np.abs(x).max())
+    assert f"peak {peak:.1f} dBFS" in mixture.attrib["aria-label"]
 
 
 def test_silence(tmp_path: Path) -> None:
