@@ -5,7 +5,7 @@ PYTHON ?= python3
 FULL := .venv
 LEAN := .venv-lean
 TORCH ?= torch==2.13.0
-SOURCES = $(sort $(shell find models stems runtime export -name '*.py' -o -name '*.toml' -o -path '*/bundled/*' -type f))
+SOURCES = $(sort $(shell find models stems runtime export -name '*.py' -o -name '*.toml' -o -name '*.html' -o -path '*/bundled/*' -type f))
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
@@ -50,7 +50,7 @@ test-lean: $(LEAN)/installed
 	$(LEAN)/bin/python -m pytest tests/models tests/stems tests/runtime $(ARGS)
 
 test-full: $(FULL)/installed
-	$(FULL)/bin/python -m pytest tests/export tests/parity $(ARGS)
+	$(FULL)/bin/python -m pytest tests/export tests/parity tests/runtime/test_report.py $(ARGS)
 
 fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
 	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)

@@ -38,10 +38,15 @@ class Job:
 
 
 class Task(NamedTuple):
-    """One song and where its stems go."""
+    """One song and where its stems go, and its report if there is to be one."""
 
     song: Path
     targets: dict[str, Path]
+    page: Path | None = None
+
+    def folders(self) -> set[Path]:
+        """Where something is written."""
+        return {path.parent for path in (*self.targets.values(), self.page) if path is not None}
 
 
 class Event(NamedTuple):
@@ -75,6 +80,7 @@ def separate_task(
             job.files,
             job.options,
             targets=task.targets,
+            page=task.page,
             progress=progress,
             timeout=job.timeout,
             sink=sink,
@@ -150,7 +156,7 @@ def _end(crew: Collection["_Worker"], tasks: Sequence[Task]) -> None:
         worker.process.kill()
     for worker in crew:
         worker.process.join()
-        for folder in {target.parent for target in tasks[worker.task].targets.values()}:
+        for folder in tasks[worker.task].folders():
             sweep(folder)
 
 

@@ -139,6 +139,9 @@ def run(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing/--overwrite", help="Leave songs alone whose stems are there and right.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also an HTML page of each song: pictures, levels, players.")
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Songs at a time.")] = 1,
     inline_audio: Annotated[
         bool, typer.Option("--inline-audio", help="With --json: the samples too, and no files.")
@@ -195,7 +198,7 @@ def run(
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is Provider.mps else provider.value
     loading = {"provider": name, "threads": threads}
-    manner = Manner(jobs, raw, timeout, progress.value, json_, quiet, debug)
+    manner = Manner(jobs, raw, timeout, progress.value, report, json_, quiet, debug)
     _leave(run_songs(arguments, options, files, loading, manner))
 
 

@@ -54,13 +54,22 @@ def sidecar(targets: Mapping[str, Path]) -> Path:
 
 def still_right(targets: Mapping[str, Path], made: Mapping[str, Any]) -> bool:
     """Whether the stems in ``targets`` are there, untouched, and were made from what ``made`` says."""
+    before = recorded(targets)
+    try:
+        same = all(before[key] == made[key] for key in _COMPARED)
+        return same and before["stems"] == {name: _mark(path) for name, path in targets.items()}
+    except (OSError, KeyError):
+        return False
+
+
+def recorded(targets: Mapping[str, Path]) -> dict[str, Any]:
+    """What ``write_sidecar`` left beside the stems in ``targets``; empty where there is nothing that can be read."""
     try:
         with sidecar(targets).open(encoding="utf-8") as file:
             before = json.loads(file.read(1 << 20))
-        same = all(before[key] == made[key] for key in _COMPARED)
-        return same and before["stems"] == {name: _mark(path) for name, path in targets.items()}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return before if isinstance(before, dict) else {}
 
 
 def write_sidecar(targets: Mapping[str, Path], made: Mapping[str, Any], **more: Any) -> None:

@@ -18,6 +18,7 @@ from ortsep.model import Model
 from ortsep.models.catalogue import folder_name
 from ortsep.models.errors import OrtsepError, OutputError, UsageError
 from ortsep.null import null_depth
+from ortsep.pictures import require_matplotlib
 from ortsep.pipeline import ahead
 from ortsep.provenance import provenance, still_right, write_sidecar
 from ortsep.resample import resampled_length
@@ -97,6 +98,8 @@ class SongReport:
     wiener_filter: bool = False
     skipped: bool = False
     null_db: float | None = None
+    page: str | None = None
+    """The HTML page with pictures, where one was asked for."""
     version: str = field(default_factory=lambda: ortsep.__version__)
 
     @property
@@ -126,6 +129,7 @@ class SongReport:
             "wiener_filter": self.wiener_filter,
             "skipped": self.skipped,
             **({} if self.null_db is None else {"null_db": round(self.null_db, 1)}),
+            **({} if self.page is None else {"report": self.page}),
             "warnings": list(self.warnings),
         }
 
@@ -141,6 +145,21 @@ def places(
     )
 
 
+def pages(
+    separator: Separator | Chain, songs: Sequence[str | Path], files: Files, targets: Sequence[Mapping[str, Path]]
+) -> list[Path]:
+    """For each song where its report goes: the template's place for a stem "report", as .html. Raises UsageError."""
+    named = [Path(song) for song in songs]
+    spec, template = separator.spec, files.template
+    if "{ext}" not in template:
+        template += ".{ext}"
+    found = output_paths(template, Path(files.output), named, ["report"], model=folder_name(spec.name), ext="html")
+    paths = [place["report"] for place in found]
+    if set(paths) & {path for place in targets for path in place.values()}:
+        raise UsageError(f"the template {files.template!r} gives a stem and a report one file; end it with .{{ext}}")
+    return paths
+
+
 def separate_file(
     separator: Separator | Chain,
     path: str | Path,
@@ -148,6 +167,7 @@ def separate_file(
     options: Options | None = None,
     *,
     targets: Mapping[str, Path] | None = None,
+    page: Path | None = None,
     sink: BinaryIO | None = None,
     progress: Seconds | None = None,
     timeout: float | None = None,
@@ -155,27 +175,33 @@ def separate_file(
     """Separate one song into files; ``targets`` says where each stem goes (by default what ``places`` says).
 
     Every stem's file appears under its name only when all are complete; then their provenance is left beside them.
+    ``page`` is where a report with pictures goes (``ortsep.report``), which is drawn after that.
     ``sink`` takes the one stem that the options choose as float WAV, and no file is written. Raises FileMissing,
-    AudioError, UsageError and OutputError; TimedOut after ``timeout`` seconds, with nothing left behind.
+    AudioError, UsageError, OutputError and, for ``page`` without matplotlib, MissingDependency; TimedOut after
+    ``timeout`` seconds of separating, with nothing left behind.
     """
     files, options = files or Files(), options or Options()
     began = time.perf_counter()
     names = separator.names(options)
     to_files = sink is None and not files.inline_audio
+    if page is not None:
+        if not to_files:
+            raise UsageError("a report stands beside the stems' files and there are none; leave one of them out")
+        require_matplotlib()
     made: dict[str, Any] = {}
     if to_files:
         targets = targets or places(separator, [path], files, options)[0]
         if Path(path).is_file():
             made = provenance(_models(separator), options, files.sound(), Path(path))
         if files.skip_existing and still_right(targets, made):
-            return _skipped(separator, path, targets)
-    source = counted(
-        path,
-        start=files.start,
-        duration=files.duration,
-        downmix=files.downmix,
-        allow_truncated=files.allow_truncated,
-    )
+            skipped = _skipped(separator, path, targets)
+            if page is None:
+                return skipped
+            from ortsep.report import refresh_report
+
+            refresh_report(page, skipped, targets, lambda: _counted(path, files), _models(separator), options, files)
+            return replace(skipped, page=str(page))
+    source = _counted(path, files)
     song, total = source.song, source.samples
     rate = files.rate or song.sample_rate
     channels = 1 if song.channels == 1 else separator.spec.channels
@@ -201,25 +227,33 @@ def separate_file(
             outputs = tuple(_stem(writer.written[name]) for name in names)
     warnings = [*song.warnings, *_warnings(separator, song, gain)]
     null_db = None
+    elapsed = time.perf_counter() - began
     if to_files and targets:
         if (options.residual or options.two_stems) and files.format in ("wav", "flac"):
             null_db = null_depth(source, targets.values(), channels, rate, gain)
         try:
-            write_sidecar(targets, made, song=str(path), provider=separator.provider, gain=gain)
+            record = {"provider": separator.provider, "gain": gain, "processing_time": elapsed, "warnings": warnings}
+            write_sidecar(targets, made, song=str(path), **record)
         except OutputError as error:
             warnings.append(f"these stems can't be skipped by a later run: {error}")
-    return SongReport(
+    report = SongReport(
         song=str(path),
         model=separator.spec.name,
         provider=separator.provider,
         seconds=round(total / song.sample_rate, 6),
-        processing_time=time.perf_counter() - began,
+        processing_time=elapsed,
         gain=gain,
         outputs=outputs,
         warnings=tuple(warnings),
         wiener_filter=bool(options.wiener),
         null_db=null_db,
     )
+    if page is None:
+        return report
+    from ortsep.report import write_report  # here, because a report knows what is known of a song
+
+    write_report(page, report, source, _models(separator), options, files)
+    return replace(report, page=str(page))
 
 
 def _models(separator: Separator | Chain) -> list[Model]:
@@ -290,6 +324,11 @@ def counted(path: str | Path, **options: Any) -> Counted:
     song = open_song(path, **options)
     total = scan(song).samples
     return Counted(replace(song, samples=total), total)
+
+
+def _counted(path: str | Path, files: Files) -> Counted:
+    names = ("start", "duration", "downmix", "allow_truncated")
+    return counted(path, **{name: getattr(files, name) for name in names})
 
 
 def _skipped(separator: Separator | Chain, path: str | Path, targets: Mapping[str, Path]) -> SongReport:

@@ -29,7 +29,7 @@ class Events:
     ========  =====================================================================================================
     started   song
     progress  song, done, total (seconds of audio; at most five a second, and the last)
-    finished  song, skipped, seconds, processing_time, stems (paths by name), warnings
+    finished  song, skipped, seconds, processing_time, stems (paths by name), report (with --report), warnings
     failed    song, error, status
     error     error, status: what stopped the whole run
     ========  =====================================================================================================
@@ -49,8 +49,8 @@ class Events:
 
     def finished(self, number: int, report: SongReport) -> None:
         document = report.document()
-        keys = ("song", "skipped", "seconds", "processing_time", "stems", "warnings")
-        emit("finished", **{key: document[key] for key in keys})
+        keys = ("song", "skipped", "seconds", "processing_time", "stems", "report", "warnings")
+        emit("finished", **{key: document[key] for key in keys if key in document})
 
     def failed(self, number: int, song: Path, error: OrtsepError) -> None:
         emit("failed", song=str(song), error=str(error), status=error.status)
@@ -122,8 +122,9 @@ class Sentences:
 
 
 def _lines(report: SongReport) -> list[str]:
+    page = [f"  report: {report.page}"] if report.page else []
     if report.skipped:
-        return [f"{report.song}: skipped, its stems are there and still right"]
+        return [f"{report.song}: skipped, its stems are there and still right", *page]
     places = {str(Path(path).parent) for path in report.stems.values() if path}
     where = f" -> {', '.join(sorted(places))}" if places else ""
     names = ", ".join(stem.stem_name for stem in report.outputs)
@@ -131,7 +132,7 @@ def _lines(report: SongReport) -> list[str]:
     said = [f"{report.song}: {names}{where} ({speed}, {report.real_time_factor:.2f} of real time)"]
     if report.null_db is not None:
         said.append(f"  the stems add up to the mixture: what is left lies {report.null_db:.1f} dB below it")
-    return said + [f"  note: {warning}" for warning in report.warnings]
+    return said + page + [f"  note: {warning}" for warning in report.warnings]
 
 
 class Downloads:

@@ -17,8 +17,9 @@ from ortsep.commands.progress import Events, Sentences, Teller
 from ortsep.model import find_model
 from ortsep.models.catalogue import catalogue
 from ortsep.models.errors import FileMissing, OrtsepError, UsageError
+from ortsep.pictures import require_matplotlib
 from ortsep.separator import Options, Separator
-from ortsep.songs import Files, SongReport, places
+from ortsep.songs import Files, SongReport, pages, places
 from ortsep.spool import spool
 from ortsep.stems.partials import hold, release
 
@@ -41,6 +42,8 @@ class Manner:
     timeout: float | None = None
     """Seconds for a song."""
     progress: Literal["bar", "json"] = "bar"
+    report: bool = False
+    """A page with pictures beside the stems of each song."""
     as_json: bool = False
     quiet: bool = False
     debug: bool = False
@@ -52,6 +55,8 @@ def run_songs(arguments: Sequence[str], options: Options, files: Files, loading:
     if not named:
         raise UsageError("name a model and at least one song: ortsep run MODEL SONG...")
     sink = _sink(files, named, manner)
+    if manner.report:
+        require_matplotlib()
     separator = load(models, loading)
     names = separator.names(options)
     if sink is not None and len(names) != 1:
@@ -60,7 +65,9 @@ def run_songs(arguments: Sequence[str], options: Options, files: Files, loading:
     with contextlib.ExitStack() as stack:
         read = [_from_stdin(stack, manner.raw) if str(song) == PIPE else song for song in songs]
         if sink is None:
-            tasks = [Task(*pair) for pair in zip(read, places(separator, read, files, options), strict=True)]
+            targets = places(separator, read, files, options)
+            drawn = pages(separator, read, files, targets) if manner.report else [None] * len(read)
+            tasks = [Task(*of_song) for of_song in zip(read, targets, drawn, strict=True)]
         else:
             tasks = [Task(song, {}) for song in read]
         if separator.spec.weights.random and not manner.quiet and manner.progress != "json":
@@ -110,6 +117,9 @@ def _sink(files: Files, named: Sequence[str], manner: Manner) -> BinaryIO | None
         raise UsageError("standard input (-) can be read once; name it once")
     if manner.raw is not None and PIPE not in named:
         raise UsageError("--raw says what standard input is: name - as a song")
+    if manner.report and (str(files.output) == PIPE or files.inline_audio):
+        how = "--inline-audio" if files.inline_audio else "-o -"
+        raise UsageError(f"--report writes a page beside the stems' files and {how} writes none; leave one of them out")
     if str(files.output) != PIPE:
         return None
     if len(named) != 1 or Path(named[0]).is_dir():
