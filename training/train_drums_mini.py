@@ -25,7 +25,7 @@ import numpy as np
 import scipy.fft
 import soundfile
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ortsep.export.drums_mini_network import STEMS, Architecture, DrumsMini, band_starts
@@ -92,8 +92,13 @@ def curves(rng: torch.Generator, rows: int, spread: float) -> Tensor:
     return torch.nn.functional.interpolate(points, size=ARCH.bands, mode="linear", align_corners=True)[:, 0]
 
 
-def batch(ring: np.ndarray, filled: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Power of the mixture [B, 2, bands, T], its products with the stems, and the stems' powers [B, 5, 2, bands, T]."""
+def batch(
+    ring: np.ndarray, filled: int, size: int, rng: torch.Generator, colour: float = 2.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Power of the mixture [B, 2, bands, T], its products with the stems, and the stems' powers [B, 5, 2, bands, T].
+
+    ``colour``: spread in dB of the random equalisers, of each stem and of all together.
+    """
     power, cross, own = [], [], []
     for _ in range(size):
         slot = int(torch.randint(filled, (1,), generator=rng))
@@ -102,9 +107,9 @@ def batch(ring: np.ndarray, filled: int, size: int, rng: torch.Generator) -> tup
         product = root * root.abs()
         if torch.rand(1, generator=rng) < 0.5:
             product = product.flip(1)
-        gain = torch.randn(5, 1, generator=rng) * 4.0 * math.log(10) / 20
+        gain = torch.randn(5, 1, generator=rng) * 4.5 * math.log(10) / 20
         gain = gain + (torch.rand(1, generator=rng) * 26 - 20) * math.log(10) / 20
-        gain = (gain + curves(rng, 5, 2.0) + curves(rng, 1, 2.5)).exp()
+        gain = (gain + curves(rng, 5, colour) + curves(rng, 1, colour)).exp()
         gain = (gain * (torch.rand(5, 1, generator=rng) > 0.04))[:, None, :, None]
         stems = [torch.zeros_like(product[0]) for _ in range(5)]
         powers = [torch.zeros(0)] * 5
@@ -166,6 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--colour", type=float, default=2.0, help="spread in dB of the stems' random equalisers")
+    parser.add_argument("--dropout", type=float, default=0.0, help="around the LSTM")
+    parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--nice", type=int, default=5, help="of the workers, above this process")
@@ -203,6 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(args: argparse.Namespace, ring: np.ndarray, made: Any, rng: torch.Generator) -> None:
     """The schedule, on what the workers have put into the ring so far."""
     network = DrumsMini(ARCH).to(memory_format=torch.channels_last)
+    network.dropout.p = args.dropout
+    if args.start:
+        network.load_state_dict({k: v.float() for k, v in load_file(args.start).items()}, strict=False)
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), args.rate, weight_decay=0.01)
     log = (args.out / "log.jsonl").open("a")
@@ -212,7 +223,9 @@ def train(args: argparse.Namespace, ring: np.ndarray, made: Any, rng: torch.Gene
         share = min(1.0, (step + 1) / 300) * (0.005 + 0.995 * (0.5 + 0.5 * math.cos(math.pi * step / args.steps)))
         for group in optimiser.param_groups:
             group["lr"] = args.rate * share
-        power, cross, own = batch(ring, max(1, min(made.value - args.workers, args.slots)), args.batch, rng)
+        power, cross, own = batch(
+            ring, max(1, min(made.value - args.workers, args.slots)), args.batch, rng, args.colour
+        )
         with torch.autocast("cpu", torch.bfloat16):
             logits = network.logits(power)
         errors = error(torch.softmax(logits.float().contiguous(), 1), power, cross, own)
