@@ -96,6 +96,17 @@ def test_tf2onnx_route_gives_the_same_graph(snr: Snr, tmp_path: Path) -> None:
     assert snr(stems, run("2stems", block)) >= 100
 
 
+def test_graphs_for_sherpa_onnx_are_the_same_networks(snr: Snr, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from sherpa_spleeter import sherpa_graph
+
+    block = magnitudes(1024)[:1]
+    for stem, net in enumerate(networks(variables(2), 2)):
+        theirs = onnxruntime.InferenceSession(sherpa_graph(net).SerializeToString(), providers=["CPUExecutionProvider"])
+        (y,) = theirs.run(None, {"x": block.transpose(1, 0, 3, 2)})
+        assert snr(expected("2stems")[:, stem], y.transpose(1, 0, 3, 2)) >= 100
+
+
 def separate(model: str) -> np.ndarray:
     """The graph in a small pipeline of its own: [S, 2, N]."""
     mix, settings = music(), architecture(model)
