@@ -80,10 +80,9 @@ class Spleeter:
         return {"magnitude": reference.blocks(spectrum).astype(np.float32)}
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
-        raise MissingDependency(
-            "spleeter's own speed can't be measured in this environment: it needs TensorFlow 2.12 and numpy 1; "
-            "leave --against out"
-        )
+        """Spleeter's own graph in TensorFlow, since its package can't be installed beside ortsep."""
+        source = self.variables if self.prefix is None else self.prefix
+        return "tensorflow", spleeter_tf.separator(len(self.spec.stems), self.architecture, source)
 
     def separate(self, mix: F32) -> F32:
         """As spleeter's Separator by default, computed in float64 in torch; mono is doubled: [S, 2, N]."""
