@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from ortsep.models.catalogue import Card
+from ortsep.models.errors import UsageError
 from ortsep.models.spec import ModelSpec
 
 F32 = npt.NDArray[np.float32]
@@ -31,6 +32,8 @@ class Choice:
     """Constructor arguments of a model that is no preset, where a family takes them (yaml or json)."""
     stems: tuple[str, ...] = ()
     """Only these stems, where a family can export a subset."""
+    route: str = ""
+    """How the graph is made, where a family has ``ROUTES``; its first one by default."""
 
     @property
     def official(self) -> bool:
@@ -77,7 +80,11 @@ class Original(Protocol):
 
 
 def load_original(card: Card, choice: Choice) -> Original:
-    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing."""
+    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing, UsageError."""
     module = import_module(f"ortsep.export.{card.family}")
+    routes = getattr(module, "ROUTES", ())
+    if choice.route and choice.route not in routes:
+        known = f"only by way of {', '.join(routes)}" if routes else "in one way only"
+        raise UsageError(f"{card.name} can't be exported by way of {choice.route}, {known}; leave --route out")
     original: Original = module.load(card, choice)
     return original

@@ -5,6 +5,7 @@ installed, its operators are what the graph is validated against (``ortsep.expor
 """
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,10 @@ from ortsep.export.spleeter_graph import spleeter_graph
 from ortsep.export.spleeter_weights import FRAMES, Architecture, check, expected_shapes, networks, random_variables
 from ortsep.export.tf_bundle import graph_operators, read_bundle
 from ortsep.models.catalogue import Card, folder_name
-from ortsep.models.errors import FileMissing, MissingDependency, UsageError, WeightsError
+from ortsep.models.errors import FileMissing, UsageError, WeightsError
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
+ROUTES = ("direct", "tensorflow")
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1
@@ -44,6 +46,7 @@ class Spleeter:
     variables: Mapping[str, Array]
     prefix: Path | None = None
     """The checkpoint's files, for TensorFlow to read itself; None for random weights."""
+    route: str = "direct"
 
     @property
     def against(self) -> str:
@@ -52,10 +55,29 @@ class Spleeter:
             return "TensorFlow's operators in float64"
         return "float64 network in torch (TensorFlow is not installed)"
 
+    @property
+    def package(self) -> str:
+        """What ``transform``, ``inverse`` and ``separate`` compute with."""
+        return f"definition in numpy; {self.against}"
+
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
-        """One graph, of operators of the ONNX standard only, ``portable`` or not."""
+        """One graph, of operators of the ONNX standard only, ``portable`` or not.
+
+        Raises MissingDependency where the route is TensorFlow's and it, or tf2onnx, is not installed.
+        """
+        if self.route == "tensorflow":
+            yield f"{folder_name(self.spec.name)}.onnx", self._converted()
+            return
         nets = networks(self.variables, len(self.spec.stems))
         yield f"{folder_name(self.spec.name)}.onnx", spleeter_graph(self.spec.name, nets, self.architecture).model()
+
+    def _converted(self) -> onnx.ModelProto:
+        with tempfile.TemporaryDirectory() as folder:
+            prefix = self.prefix
+            if prefix is None:
+                prefix = Path(folder) / "model"
+                spleeter_tf.write_checkpoint(self.variables, prefix)
+            return spleeter_tf.convert(prefix, self.spec.stems, self.architecture)
 
     def transform(self, mix: F32) -> Complex:
         return reference.stft(mix)[:, : self.architecture.bins]
@@ -63,16 +85,15 @@ class Spleeter:
     def inverse(self, spectrum: Complex, samples: int) -> F32:
         return reference.istft(np.asarray(spectrum, np.complex128), samples).astype(np.float32)
 
-    def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
+    def network(self, member: int, inputs: Mapping[str, Float]) -> dict[str, Float]:
         """In TensorFlow where it is installed, else in torch; float64 both."""
         magnitude, stems = inputs["magnitude"], len(self.spec.stems)
         if spleeter_tf.available():
             source = self.variables if self.prefix is None else self.prefix
             return {"stem_magnitudes": spleeter_tf.network(magnitude, stems, self.architecture, source)}
-        return {"stem_magnitudes": self._network(magnitude)}
-
-    def _network(self, magnitude: Float) -> npt.NDArray[np.float64]:
-        return reference.network(magnitude, networks(self.variables, len(self.spec.stems)), self.architecture)
+        nets = networks(self.variables, stems)
+        parts = [reference.network(block[None], nets, self.architecture) for block in magnitude]
+        return {"stem_magnitudes": np.concatenate(parts)}
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first block, filled with zero frames where the mixture is shorter."""
@@ -85,10 +106,9 @@ class Spleeter:
         return "tensorflow", spleeter_tf.separator(len(self.spec.stems), self.architecture, source)
 
     def separate(self, mix: F32) -> F32:
-        """As spleeter's Separator by default, computed in float64 in torch; mono is doubled: [S, 2, N]."""
+        """As spleeter's Separator by default, computed in float64; mono is doubled: [S, 2, N]."""
         spectrum = self.transform(_stereo(mix))
-        blocks = reference.blocks(spectrum)
-        magnitudes = np.concatenate([self._network(block[None]) for block in blocks])
+        magnitudes = self.network(0, {"magnitude": reference.blocks(spectrum)})["stem_magnitudes"]
         masks = reference.ratio_masks(reference.unblock(magnitudes, spectrum.shape[-1]))
         return np.stack([self.inverse(mask * spectrum, mix.shape[-1]) for mask in masks])
 
@@ -125,7 +145,9 @@ def load(card: Card, choice: Choice) -> Spleeter:
     else:
         files = _official(card)
     check(files.variables, len(card.stems), files.source)
-    return Spleeter(_spec(card, choice, architecture, files), architecture, files.variables, files.prefix)
+    return Spleeter(
+        _spec(card, choice, architecture, files), architecture, files.variables, files.prefix, choice.route or ROUTES[0]
+    )
 
 
 def _official(card: Card) -> _Files:

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from ortsep.export.graph import IR_VERSION
 from ortsep.export.spleeter_reference import HOP, N_FFT, RATIO_EPS
 from ortsep.export.spleeter_weights import DOWN, EPSILON, FRAMES, UP, Architecture, expected_shapes
-from ortsep.models.errors import MissingDependency
+from ortsep.models.errors import MissingDependency, ModelError
 
 TF2ONNX_OPSET = 18
 """The newest that tf2onnx 1.17 writes."""
@@ -138,8 +138,8 @@ def network(
 def separator(stems: int, architecture: Architecture, source: Path | Mapping[str, Array]) -> Callable[[F32], F32]:
     """What spleeter's Separator computes with its defaults: samples [2, N] to stems [S, 2, N], float32 throughout.
 
-    As there (spleeter, model/__init__.py: EstimatorSpecBuilder; utils/tensor.py), transforms, networks and masks are one
-    graph, run once for the whole song, on as many threads as TensorFlow takes by itself.
+    As there (spleeter, model/__init__.py: EstimatorSpecBuilder; utils/tensor.py), transforms, networks and masks are
+    one graph, run once for the whole song, on as many threads as TensorFlow takes by itself.
     """
     tf = _tensorflow()
     with tf.Graph().as_default() as graph:
@@ -160,7 +160,9 @@ def separator(stems: int, architecture: Architecture, source: Path | Mapping[str
         total = tf.add_n(powers) + RATIO_EPS
         waves = []
         for power in powers:
-            ratio = tf.pad((power + RATIO_EPS / stems) / total, [[0, 0], [0, 0], [0, N_FFT // 2 + 1 - x.shape[2]], [0, 0]])
+            ratio = tf.pad(
+                (power + RATIO_EPS / stems) / total, [[0, 0], [0, 0], [0, N_FFT // 2 + 1 - x.shape[2]], [0, 0]]
+            )
             ratio = tf.reshape(ratio, [-1, N_FFT // 2 + 1, 2])[:frames]
             masked = tf.transpose(tf.cast(ratio, tf.complex64) * spectrum, [2, 0, 1])
             wave = tf.signal.inverse_stft(masked, N_FFT, HOP, window_fn=tf.signal.hann_window) * (2 / 3)
@@ -217,7 +219,7 @@ def convert(prefix: Path, stems: Sequence[str], architecture: Architecture) -> o
             process.start()
             process.join()
             if process.exitcode != 0:
-                raise MissingDependency(f"tf2onnx failed on stem {k + 1} ({stems[k]}); use the direct route instead")
+                raise ModelError(f"tf2onnx failed on the network of {stems[k]}; leave --route out")
             parts.append(onnx.load(path))
     return _join(parts, architecture)
 

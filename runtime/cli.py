@@ -211,6 +211,9 @@ def export(
     stems: Annotated[str, typer.Option("--stems", "--targets", help="Only these stems, where the family can.")] = "",
     portable: Portable = False,
     precision: Precise = Precision.fp32,
+    route: Annotated[
+        str, typer.Option("--route", help="For Spleeter: direct (the default), or tensorflow, with tf2onnx.")
+    ] = "",
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
     debug: Debug = False,
@@ -220,11 +223,10 @@ def export(
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
     how = precision.value
-    _leave(
-        export_command(
-            name, weights, output, config, wanted, portable=portable, precision=how, as_json=json_, quiet=quiet
-        )
+    made = export_command(
+        name, weights, output, config, wanted, portable=portable, precision=how, route=route, as_json=json_, quiet=quiet
     )
+    _leave(made)
 
 
 @app.command()

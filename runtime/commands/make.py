@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ortsep import __version__
@@ -29,6 +29,7 @@ def export_command(
     *,
     portable: bool,
     precision: str,
+    route: str,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -36,7 +37,7 @@ def export_command(
         from ortsep.export.exporter import choose_weights, export_model
     except ImportError as error:
         raise _missing(error) from error
-    choice = choose_weights(weights, config, stems)
+    choice = replace(choose_weights(weights, config, stems), route=route)
     try:
         made = export_model(
             name, choice, output, portable=portable, precision=precision, say=lambda text: _say(quiet, text)
