@@ -31,8 +31,8 @@ ROUTES = ("direct", "tensorflow")
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1
-"""Blocks a run. More is no faster for certain (CPU time a block, 2stems: 284 ms for one, 289 for two) and takes memory:
-545 MB against 908."""
+"""Blocks a run. More take no less work (CPU time a block, 2stems, one thread: 210 ms for one, 219 for two, 222 for
+four) but more memory: 280, 352, 426 MB (benchmarks/spleeter_blocks.py)."""
 
 Array = npt.NDArray[Any]
 

@@ -4,10 +4,13 @@ Graphs are built with ``tf.nn`` in ``tf.compat.v1``, variables restored by name 
 stem's network is made, run or converted at a time, so that memory stays bounded.
 """
 
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -210,16 +213,15 @@ def convert(prefix: Path, stems: Sequence[str], architecture: Architecture) -> o
     _tensorflow()
     if not available("tf2onnx"):
         raise MissingDependency("this conversion needs tf2onnx, which is not installed; pip install 'ortsep[spleeter]'")
-    context = multiprocessing.get_context("spawn")
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         for k in range(len(stems)):
             path = str(Path(folder) / f"{k}.onnx")
-            process = context.Process(target=_convert_stem, args=(str(prefix), k, architecture, path))
-            process.start()
-            process.join()
-            if process.exitcode != 0:
-                raise ModelError(f"tf2onnx failed on the network of {stems[k]}; leave --route out")
+            command = [sys.executable, "-m", __name__, str(prefix), str(k), json.dumps(asdict(architecture)), path]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+                raise ModelError(f"tf2onnx failed on the network of {stems[k]} ({reason[:200]}); leave --route out")
             parts.append(onnx.load(path))
     return _join(parts, architecture)
 
@@ -259,3 +261,7 @@ def _join(parts: Sequence[onnx.ModelProto], architecture: Architecture) -> onnx.
     model = helper.make_model(graph, opset_imports=parts[0].opset_import, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
+
+
+if __name__ == "__main__":
+    _convert_stem(sys.argv[1], int(sys.argv[2]), Architecture(**json.loads(sys.argv[3])), sys.argv[4])
