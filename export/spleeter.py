@@ -22,7 +22,7 @@ from ortsep.export.checkpoints import file_sha256
 from ortsep.export.family import F32, Choice, Complex, Float
 from ortsep.export.spleeter_graph import spleeter_graph
 from ortsep.export.spleeter_weights import FRAMES, Architecture, check, expected_shapes, networks, random_variables
-from ortsep.export.tf_bundle import graph_operators, read_bundle
+from ortsep.export.tf_bundle import graph_nodes, read_bundle
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.errors import FileMissing, UsageError, WeightsError
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
@@ -141,9 +141,11 @@ def load(card: Card, choice: Choice) -> Spleeter:
     if choice.seed is not None:
         files = _Files(random_variables(len(card.stems), choice.seed), f"random:{choice.seed}", "")
     elif choice.path is not None:
-        files = _local(card, choice.path, architecture)
+        files = _local(choice.path)
     else:
         files = _official(card)
+    if files.prefix is not None:
+        _check_meta(files.prefix.with_name(files.prefix.name + ".meta"), card, architecture)
     check(files.variables, len(card.stems), files.source)
     return Spleeter(
         _spec(card, choice, architecture, files), architecture, files.variables, files.prefix, choice.route or ROUTES[0]
@@ -158,7 +160,7 @@ def _official(card: Card) -> _Files:
     return _Files(read_bundle(prefix), source.url, source.sha256, prefix)
 
 
-def _local(card: Card, path: Path, architecture: Architecture) -> _Files:
+def _local(path: Path) -> _Files:
     if not path.exists():
         raise FileMissing(f"there is nothing at {path}; give the folder that holds model.index to --weights")
     if path.is_file() and path.name.endswith((".tar.gz", ".tgz")):
@@ -168,16 +170,32 @@ def _local(card: Card, path: Path, architecture: Architecture) -> _Files:
         prefix = _prefix(path) if path.is_dir() else path.with_suffix("")
         sha256 = ""
     variables = read_bundle(prefix)
-    operators = graph_operators(prefix.with_name(prefix.name + ".meta"))
+    sha256 = sha256 or " ".join(file_sha256(p) for p in sorted(prefix.parent.glob(f"{prefix.name}.data-*")))
+    return _Files(variables, path.name, sha256, prefix)
+
+
+def _check_meta(meta: Path, card: Card, architecture: Architecture) -> None:
+    """Raise WeightsError where the graph beside a checkpoint has other activations or another order of stems.
+
+    The variables show neither. Each stem's network ends in a layer ``<stem>_spectrogram`` (spleeter,
+    model/functions/unet.py). Without a ``.meta`` there is nothing to be known.
+    """
+    nodes = graph_nodes(meta)
+    operators = {kind for _, kind in nodes}
     elu = "ELU" in (architecture.conv_activation, architecture.deconv_activation)
     if operators and (("Elu" in operators) != elu or ("Softmax" in operators) != architecture.softmax):
         raise WeightsError(
-            f"{path} was trained with {'ELU' if 'Elu' in operators else 'no ELU'} and "
+            f"{meta.with_suffix('')} was trained with {'ELU' if 'Elu' in operators else 'no ELU'} and "
             f"{'a softmax' if 'Softmax' in operators else 'no softmax'} over the stems, as its .meta says, which "
             f"{card.name} is not; choose the model it was made for"
         )
-    sha256 = sha256 or " ".join(file_sha256(p) for p in sorted(prefix.parent.glob(f"{prefix.name}.data-*")))
-    return _Files(variables, path.name, sha256, prefix)
+    stems = tuple(name.removesuffix("_spectrogram/mul") for name, _ in nodes if name.endswith("_spectrogram/mul"))
+    stems = tuple(stem for stem in stems if "/" not in stem)
+    if stems and stems != card.stems:
+        raise WeightsError(
+            f"{meta.with_suffix('')} holds the networks of {', '.join(stems)} in this order, as its .meta says, and "
+            f"{card.name} is {', '.join(card.stems)}; choose the model it was made for"
+        )
 
 
 def _unpacked(archive: Path, sha256: str) -> Path:
