@@ -134,6 +134,16 @@ def test_original_separates_as_spleeter_2_4_2(snr: Snr) -> None:
     assert snr(np.load(DATA)["2stems"], excerpts(original.separate(music()))) >= 85
 
 
+@needs_tensorflow
+@pytest.mark.parametrize("model", ["2stems", "5stems", "2stems-16kHz"])
+def test_what_is_timed_as_the_original_is_spleeter_2_4_2(model: str, snr: Snr) -> None:
+    original = load_original(find_card(f"spleeter:{model}"), Choice(seed=0))
+    assert isinstance(original, Spleeter)
+    name, separate = replace(original, variables=variables(MODELS[model])).baseline()
+    assert name == "tensorflow"
+    assert snr(np.load(DATA)[model], excerpts(separate(music()))) >= 85
+
+
 @cache
 def two_stems(settings: Architecture) -> np.ndarray:
     return reference.network(magnitudes(1024)[:1], networks(variables(2), 2), settings)
