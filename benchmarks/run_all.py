@@ -1,10 +1,12 @@
 """``python benchmarks/run_all.py [--models a,b] [--seconds 60] [--runs 3]``: every family beside its original.
 
+``spleeter:2stems/sherpa-onnx`` is Spleeter beside sherpa-onnx instead.
+
 Exports each model with random weights (speed does not depend on them), separates seeded noise from file to files with
 ortsep and with the original package, in fresh processes that take turns, and prints the
 table of medians: time and peak memory against the original's, the SNR of the graph against the original network in
-float64, and for htdemucs the share of the float32 matrix-product ceiling measured in the same run. ``--json`` writes
-all figures. A package that is missing leaves its row out and is named.
+float64, that of the files that both wrote, and for htdemucs the share of the float32 matrix-product ceiling measured in
+the same run. ``--json`` writes all figures. Where a package is missing the row says so.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import sherpa_spleeter
+import soundfile
 from session_settings import sgemm
 
 from ortsep.bench import compare, noise_song
@@ -27,13 +31,14 @@ from ortsep.model import load_model
 from ortsep.models.catalogue import find_card
 from ortsep.models.errors import OrtsepError
 
-MODELS = ("htdemucs", "htdemucs_6s", "hdemucs_mmi", "umxhq", "spleeter:2stems", "larsnet", "moises_light:paper_large")
+SHERPA = "spleeter:2stems/sherpa-onnx"
 TARGETS = {
     "htdemucs": (0.68, 0.9, 105.0),
     "htdemucs_6s": (0.68, 0.9, 105.0),
     "hdemucs_mmi": (0.75, 0.8, 100.0),
     "umxhq": (0.40, 0.5, 120.0),
     "spleeter:2stems": (0.6, 0.5, 100.0),
+    SHERPA: (0.7, 0.5, 100.0),
     "larsnet": (0.6, 0.6, 110.0),
     "moises_light:paper_large": (0.65, 0.7, 110.0),
 }
@@ -45,34 +50,49 @@ CHUNK = 7.8
 
 def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
     """One model's row. Raises what a missing package or an unknown model raises."""
-    card = find_card(name)
+    card = find_card(name.removesuffix("/sherpa-onnx"))
     # Heavy work is done in processes of its own: on Linux a child's peak memory begins with its parent's.
-    exporting = [sys.executable, "-m", "ortsep.cli", "export", name, "--weights", "random", "-o", str(folder / "model")]
-    _quiet(exporting)
-    model = load_model(folder / "model")
+    exported = folder / "model"
+    _quiet([sys.executable, "-m", "ortsep.cli", "export", card.name, "--weights", "random", "-o", str(exported)])
+    model = load_model(exported)
     song = folder / "noise.wav"
     noise_song(song, seconds, model.spec.sample_rate, model.spec.channels)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
     worker = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder / "stems")]
-    original = [sys.executable, "-m", "ortsep.export.reference", card.name, "random", str(song), str(folder / "theirs")]
-    sides = {
-        "ortsep": [*worker, "{}"],
-        "original": original,
-    }
-    result = compare(sides, runs, seconds, _say)
+    theirs = folder / "theirs"
+    if name == SHERPA:
+        threads = os.cpu_count() or 1
+        against, other = "sherpa-onnx", sherpa_spleeter.prepare(folder, song, theirs, threads)
+        options = {"threads": threads}
+    else:
+        other = [sys.executable, "-m", "ortsep.export.reference", card.name, "random", str(song), str(theirs)]
+        against, options = "original", {}
+    result = compare({"ortsep": [*worker, json.dumps(options)], against: other}, runs, seconds, _say)
     row = {
-        "model": card.name,
+        "model": name if name == SHERPA else card.name,
         **result,
-        "time": result["ratios"]["original"]["time"],
-        "peak": result["ratios"]["original"]["peak"],
+        "time": result["ratios"][against]["time"],
+        "peak": result["ratios"][against]["peak"],
         "load1": os.getloadavg()[0],
+        "files": agreement(theirs, folder / "stems", model.spec.stems),
     }
-    row["db"] = float(_quiet([sys.executable, __file__, "--snr", card.name, str(folder / "model")]).split()[-1])
+    row["db"] = float(_quiet([sys.executable, __file__, "--snr", card.name, str(exported)]).split()[-1])
     if card.name in GFLOP:
         chunks = np.ceil(seconds / (CHUNK * 0.75))
         row["gflops"] = GFLOP[card.name] * chunks / result["medians"]["ortsep"]["seconds"]
         row["sgemm"] = statistics.median(sgemm() for _ in range(3))
     return row
+
+
+def agreement(theirs: Path, ours: Path, stems: tuple[str, ...]) -> float:
+    """The worst stem's SNR in dB of the files that ortsep wrote against the others, without holding them whole."""
+    worst = np.inf
+    for stem in stems:
+        (written,) = ours.rglob(f"{stem}.wav")
+        pairs = zip(*(soundfile.blocks(p, 1 << 18) for p in (theirs / f"{stem}.wav", written)), strict=True)
+        power, noise = np.sum([(np.sum(a**2), np.sum((a - b) ** 2)) for a, b in pairs], axis=0)
+        worst = min(worst, 10 * np.log10(power / noise))
+    return float(worst)
 
 
 def graph_snr(name: str, folder: Path) -> float:
@@ -95,17 +115,18 @@ def graph_snr(name: str, folder: Path) -> float:
     return float(worst)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], missing: dict[str, str]) -> str:
     lines = [
-        "| model | time / original | asked | peak / original | asked | graph dB | asked |",
-        "|---|---|---|---|---|---|---|",
+        "| model | time / original | asked | peak / original | asked | graph dB | asked | files dB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         time, peak, db = TARGETS.get(row["model"], (float("nan"),) * 3)
         lines.append(
             f"| {row['model']} | {row['time']:.2f} | {time:.2f} | {row['peak']:.2f} | {peak:.2f} | "
-            f"{row['db']:.1f} | {db:.0f} |"
+            f"{row['db']:.1f} | {db:.0f} | {row['files']:.1f} |"
         )
+    lines += [f"| {name} | left out: {reason} |" + " |" * 6 for name, reason in missing.items()]
     return "\n".join(lines)
 
 
@@ -123,7 +144,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="every family beside its original")
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default=",".join(TARGETS))
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -143,14 +164,12 @@ def main() -> None:
     print(f"{arguments.seconds:g} s of noise, medians of {arguments.runs} runs that took turns, fresh processes;")
     print(f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}, load average ", end="")
     print(f"{max((row['load1'] for row in rows), default=0.0):.1f} (above the cores: figures under contention)\n")
-    print(table(rows))
+    print(table(rows, missing))
     for row in rows:
         if "sgemm" in row:
             share = row["gflops"] / row["sgemm"]
             rates = f"{row['gflops']:.0f} of sgemm's {row['sgemm']:.0f} GFLOP/s"
             print(f"\n{row['model']}: {rates} end to end, {share:.0%}")
-    for name, reason in missing.items():
-        print(f"\nleft out: {name}: {reason}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"rows": rows, "missing": missing}, indent=1))
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from ortsep.models.catalogue import Card
+from ortsep.models.errors import UsageError
 from ortsep.models.spec import ModelSpec
 
 F32 = npt.NDArray[np.float32]
@@ -34,6 +35,8 @@ class Choice:
     """Only these stems, where a family can export a subset."""
     downloading: Downloading | None = field(default=None, compare=False)
     """Told how official files come: name, bytes so far, bytes in all (0 where nobody knows)."""
+    route: str = ""
+    """How the graph is made, where a family has ``ROUTES``; its first one by default."""
 
     @property
     def official(self) -> bool:
@@ -80,7 +83,11 @@ class Original(Protocol):
 
 
 def load_original(card: Card, choice: Choice) -> Original:
-    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing."""
+    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing, UsageError."""
     module = import_module(f"ortsep.export.{card.family}")
+    routes = getattr(module, "ROUTES", ())
+    if choice.route and choice.route not in routes:
+        known = f"only by way of {', '.join(routes)}" if routes else "in one way only"
+        raise UsageError(f"{card.name} can't be exported by way of {choice.route}, {known}; leave --route out")
     original: Original = module.load(card, choice)
     return original

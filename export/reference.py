@@ -20,12 +20,14 @@ def main(name: str, weights: str, song: str, output: str) -> None:
 
     original = load_original(find_card(name), choose_weights(weights or None))
     backend, separate = original.baseline()
+    names = original.spec.stems
+    del original
     loaded = time.perf_counter()
     mix, rate = soundfile.read(song, dtype="float32", always_2d=True)
     stems = separate(mix.T.copy())
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    for stem, wave in zip(original.spec.stems, stems, strict=True):
+    for stem, wave in zip(names, stems, strict=True):
         soundfile.write(folder / f"{stem}.wav", wave.T, rate, subtype="FLOAT")
     done = time.perf_counter()
     print(json.dumps({"load": loaded - began, "seconds": done - loaded, "backend": backend}))

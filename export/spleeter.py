@@ -5,6 +5,7 @@ installed, its operators are what the graph is validated against (``ortsep.expor
 """
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,17 @@ from ortsep.export.checkpoints import file_sha256
 from ortsep.export.family import F32, Choice, Complex, Float
 from ortsep.export.spleeter_graph import spleeter_graph
 from ortsep.export.spleeter_weights import FRAMES, Architecture, check, expected_shapes, networks, random_variables
-from ortsep.export.tf_bundle import graph_operators, read_bundle
+from ortsep.export.tf_bundle import graph_nodes, read_bundle
 from ortsep.models.catalogue import Card, folder_name
-from ortsep.models.errors import FileMissing, MissingDependency, UsageError, WeightsError
+from ortsep.models.errors import FileMissing, UsageError, WeightsError
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
+ROUTES = ("direct", "tensorflow")
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1
-"""Blocks a run. More is no faster for certain (CPU time a block, 2stems: 284 ms for one, 289 for two) and takes memory:
-545 MB against 908."""
+"""Blocks a run. More take no less work (CPU time a block, 2stems, one thread: 210 ms for one, 219 for two, 222 for
+four) but more memory: 280, 352, 426 MB (benchmarks/spleeter_blocks.py)."""
 
 Array = npt.NDArray[Any]
 
@@ -44,6 +46,7 @@ class Spleeter:
     variables: Mapping[str, Array]
     prefix: Path | None = None
     """The checkpoint's files, for TensorFlow to read itself; None for random weights."""
+    route: str = "direct"
 
     @property
     def against(self) -> str:
@@ -52,10 +55,29 @@ class Spleeter:
             return "TensorFlow's operators in float64"
         return "float64 network in torch (TensorFlow is not installed)"
 
+    @property
+    def package(self) -> str:
+        """What ``transform``, ``inverse`` and ``separate`` compute with."""
+        return f"definition in numpy; {self.against}"
+
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
-        """One graph, of operators of the ONNX standard only, ``portable`` or not."""
+        """One graph, of operators of the ONNX standard only, ``portable`` or not.
+
+        Raises MissingDependency where the route is TensorFlow's and it, or tf2onnx, is not installed.
+        """
+        if self.route == "tensorflow":
+            yield f"{folder_name(self.spec.name)}.onnx", self._converted()
+            return
         nets = networks(self.variables, len(self.spec.stems))
         yield f"{folder_name(self.spec.name)}.onnx", spleeter_graph(self.spec.name, nets, self.architecture).model()
+
+    def _converted(self) -> onnx.ModelProto:
+        with tempfile.TemporaryDirectory() as folder:
+            prefix = self.prefix
+            if prefix is None:
+                prefix = Path(folder) / "model"
+                spleeter_tf.write_checkpoint(self.variables, prefix)
+            return spleeter_tf.convert(prefix, self.spec.stems, self.architecture)
 
     def transform(self, mix: F32) -> Complex:
         return reference.stft(mix)[:, : self.architecture.bins]
@@ -63,16 +85,15 @@ class Spleeter:
     def inverse(self, spectrum: Complex, samples: int) -> F32:
         return reference.istft(np.asarray(spectrum, np.complex128), samples).astype(np.float32)
 
-    def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
+    def network(self, member: int, inputs: Mapping[str, Float]) -> dict[str, Float]:
         """In TensorFlow where it is installed, else in torch; float64 both."""
         magnitude, stems = inputs["magnitude"], len(self.spec.stems)
         if spleeter_tf.available():
             source = self.variables if self.prefix is None else self.prefix
             return {"stem_magnitudes": spleeter_tf.network(magnitude, stems, self.architecture, source)}
-        return {"stem_magnitudes": self._network(magnitude)}
-
-    def _network(self, magnitude: Float) -> npt.NDArray[np.float64]:
-        return reference.network(magnitude, networks(self.variables, len(self.spec.stems)), self.architecture)
+        nets = networks(self.variables, stems)
+        parts = [reference.network(block[None], nets, self.architecture) for block in magnitude]
+        return {"stem_magnitudes": np.concatenate(parts)}
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first block, filled with zero frames where the mixture is shorter."""
@@ -80,16 +101,14 @@ class Spleeter:
         return {"magnitude": reference.blocks(spectrum).astype(np.float32)}
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
-        raise MissingDependency(
-            "spleeter's own speed can't be measured in this environment: it needs TensorFlow 2.12 and numpy 1; "
-            "leave --against out"
-        )
+        """Spleeter's own graph in TensorFlow, since its package can't be installed beside ortsep."""
+        source = self.variables if self.prefix is None else self.prefix
+        return "tensorflow", spleeter_tf.separator(len(self.spec.stems), self.architecture, source)
 
     def separate(self, mix: F32) -> F32:
-        """As spleeter's Separator by default, computed in float64 in torch; mono is doubled: [S, 2, N]."""
+        """As spleeter's Separator by default, computed in float64; mono is doubled: [S, 2, N]."""
         spectrum = self.transform(_stereo(mix))
-        blocks = reference.blocks(spectrum)
-        magnitudes = np.concatenate([self._network(block[None]) for block in blocks])
+        magnitudes = self.network(0, {"magnitude": reference.blocks(spectrum)})["stem_magnitudes"]
         masks = reference.ratio_masks(reference.unblock(magnitudes, spectrum.shape[-1]))
         return np.stack([self.inverse(mask * spectrum, mix.shape[-1]) for mask in masks])
 
@@ -122,11 +141,15 @@ def load(card: Card, choice: Choice) -> Spleeter:
     if choice.seed is not None:
         files = _Files(random_variables(len(card.stems), choice.seed), f"random:{choice.seed}", "")
     elif choice.path is not None:
-        files = _local(card, choice.path, architecture)
+        files = _local(choice.path)
     else:
         files = _official(card, choice)
+    if files.prefix is not None:
+        _check_meta(files.prefix.with_name(files.prefix.name + ".meta"), card, architecture)
     check(files.variables, len(card.stems), files.source)
-    return Spleeter(_spec(card, choice, architecture, files), architecture, files.variables, files.prefix)
+    return Spleeter(
+        _spec(card, choice, architecture, files), architecture, files.variables, files.prefix, choice.route or ROUTES[0]
+    )
 
 
 def _official(card: Card, choice: Choice) -> _Files:
@@ -137,7 +160,7 @@ def _official(card: Card, choice: Choice) -> _Files:
     return _Files(read_bundle(prefix), source.url, source.sha256, prefix)
 
 
-def _local(card: Card, path: Path, architecture: Architecture) -> _Files:
+def _local(path: Path) -> _Files:
     if not path.exists():
         raise FileMissing(f"there is nothing at {path}; give the folder that holds model.index to --weights")
     if path.is_file() and path.name.endswith((".tar.gz", ".tgz")):
@@ -147,16 +170,32 @@ def _local(card: Card, path: Path, architecture: Architecture) -> _Files:
         prefix = _prefix(path) if path.is_dir() else path.with_suffix("")
         sha256 = ""
     variables = read_bundle(prefix)
-    operators = graph_operators(prefix.with_name(prefix.name + ".meta"))
+    sha256 = sha256 or " ".join(file_sha256(p) for p in sorted(prefix.parent.glob(f"{prefix.name}.data-*")))
+    return _Files(variables, path.name, sha256, prefix)
+
+
+def _check_meta(meta: Path, card: Card, architecture: Architecture) -> None:
+    """Raise WeightsError where the graph beside a checkpoint has other activations or another order of stems.
+
+    The variables show neither. Each stem's network ends in a layer ``<stem>_spectrogram`` (spleeter,
+    model/functions/unet.py). Without a ``.meta`` there is nothing to be known.
+    """
+    nodes = graph_nodes(meta)
+    operators = {kind for _, kind in nodes}
     elu = "ELU" in (architecture.conv_activation, architecture.deconv_activation)
     if operators and (("Elu" in operators) != elu or ("Softmax" in operators) != architecture.softmax):
         raise WeightsError(
-            f"{path} was trained with {'ELU' if 'Elu' in operators else 'no ELU'} and "
+            f"{meta.with_suffix('')} was trained with {'ELU' if 'Elu' in operators else 'no ELU'} and "
             f"{'a softmax' if 'Softmax' in operators else 'no softmax'} over the stems, as its .meta says, which "
             f"{card.name} is not; choose the model it was made for"
         )
-    sha256 = sha256 or " ".join(file_sha256(p) for p in sorted(prefix.parent.glob(f"{prefix.name}.data-*")))
-    return _Files(variables, path.name, sha256, prefix)
+    stems = tuple(name.removesuffix("_spectrogram/mul") for name, _ in nodes if name.endswith("_spectrogram/mul"))
+    stems = tuple(stem for stem in stems if "/" not in stem)
+    if stems and stems != card.stems:
+        raise WeightsError(
+            f"{meta.with_suffix('')} holds the networks of {', '.join(stems)} in this order, as its .meta says, and "
+            f"{card.name} is {', '.join(card.stems)}; choose the model it was made for"
+        )
 
 
 def _unpacked(archive: Path, sha256: str) -> Path:

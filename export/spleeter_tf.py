@@ -4,10 +4,13 @@ Graphs are built with ``tf.nn`` in ``tf.compat.v1``, variables restored by name 
 stem's network is made, run or converted at a time, so that memory stays bounded.
 """
 
-import multiprocessing
+import json
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,15 @@ import onnx
 from onnx import TensorProto, helper
 
 from ortsep.export.graph import IR_VERSION
+from ortsep.export.spleeter_reference import HOP, N_FFT, RATIO_EPS
 from ortsep.export.spleeter_weights import DOWN, EPSILON, FRAMES, UP, Architecture, expected_shapes
-from ortsep.models.errors import MissingDependency
+from ortsep.models.errors import MissingDependency, ModelError
 
 TF2ONNX_OPSET = 18
 """The newest that tf2onnx 1.17 writes."""
 
 Array = npt.NDArray[Any]
+F32 = npt.NDArray[np.float32]
 
 
 def available(*modules: str) -> bool:
@@ -100,7 +105,9 @@ def _restore(tf: Any, session: Any, variables: Mapping[str, Any], source: Path |
     if isinstance(source, Path):
         tf.compat.v1.train.Saver(dict(variables)).restore(session, str(source))
     else:
-        session.run([variable.assign(source[name]) for name, variable in variables.items()])
+        # fed in one run: constants would stay in the graph, and each run of other operators is optimised anew
+        fed = {variable.initializer.inputs[1]: source[name] for name, variable in variables.items()}
+        session.run([variable.initializer for variable in variables.values()], fed)
 
 
 def network(
@@ -123,12 +130,53 @@ def network(
             variables = _variables(tf, k)
             y = _logits(tf, fed, variables, k, architecture)
             _restore(tf, session, variables, source)
-            logits.append(session.run(y, {fed: x}))
+            logits.append(np.concatenate([session.run(y, {fed: block[None]}) for block in x]))
     with tf.device("CPU"):
         stacked = tf.stack(logits, 1)
         masks = tf.nn.softmax(stacked, 1) if architecture.softmax else tf.sigmoid(stacked)
         result: Array = (masks * x[:, None]).numpy()
     return result.transpose(0, 1, 4, 3, 2)
+
+
+def separator(stems: int, architecture: Architecture, source: Path | Mapping[str, Array]) -> Callable[[F32], F32]:
+    """What spleeter's Separator computes with its defaults: samples [2, N] to stems [S, 2, N], float32 throughout.
+
+    As there (spleeter, model/__init__.py: EstimatorSpecBuilder; utils/tensor.py), transforms, networks and masks are
+    one graph, run once for the whole song, on as many threads as TensorFlow takes by itself.
+    """
+    tf = _tensorflow()
+    with tf.Graph().as_default() as graph:
+        waveform = tf.compat.v1.placeholder(tf.float32, [None, 2], "waveform")
+        padded = tf.concat([tf.zeros([N_FFT, 2]), waveform], 0)
+        spectrum = tf.signal.stft(tf.transpose(padded), N_FFT, HOP, window_fn=tf.signal.hann_window, pad_end=True)
+        spectrum = tf.transpose(spectrum, [1, 2, 0])
+        frames = tf.shape(spectrum)[0]
+        filled = tf.pad(spectrum, [[0, tf.math.floormod(-frames, FRAMES)], [0, 0], [0, 0]])
+        x = tf.abs(tf.reshape(filled, [-1, FRAMES, N_FFT // 2 + 1, 2]))[:, :, : architecture.bins]
+        variables = [_variables(tf, k) for k in range(stems)]
+        logits = [_logits(tf, x, own, k, architecture) for k, own in enumerate(variables)]
+        if architecture.softmax:
+            masks = tf.unstack(tf.nn.softmax(tf.stack(logits, 4)), axis=4)
+        else:
+            masks = [tf.sigmoid(own) for own in logits]
+        powers = [(mask * x) ** 2 for mask in masks]
+        total = tf.add_n(powers) + RATIO_EPS
+        waves = []
+        for power in powers:
+            ratio = tf.pad(
+                (power + RATIO_EPS / stems) / total, [[0, 0], [0, 0], [0, N_FFT // 2 + 1 - x.shape[2]], [0, 0]]
+            )
+            ratio = tf.reshape(ratio, [-1, N_FFT // 2 + 1, 2])[:frames]
+            masked = tf.transpose(tf.cast(ratio, tf.complex64) * spectrum, [2, 0, 1])
+            wave = tf.signal.inverse_stft(masked, N_FFT, HOP, window_fn=tf.signal.hann_window) * (2 / 3)
+            waves.append(tf.transpose(wave)[N_FFT : N_FFT + tf.shape(waveform)[0]])
+        session = tf.compat.v1.Session(graph=graph)
+        _restore(tf, session, {name: v for own in variables for name, v in own.items()}, source)
+
+    def separate(mix: F32) -> F32:
+        return np.stack(session.run(waves, {waveform: mix.T})).swapaxes(1, 2)
+
+    return separate
 
 
 def write_checkpoint(variables: Mapping[str, Array], prefix: Path) -> None:
@@ -165,16 +213,15 @@ def convert(prefix: Path, stems: Sequence[str], architecture: Architecture) -> o
     _tensorflow()
     if not available("tf2onnx"):
         raise MissingDependency("this conversion needs tf2onnx, which is not installed; pip install 'ortsep[spleeter]'")
-    context = multiprocessing.get_context("spawn")
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         for k in range(len(stems)):
             path = str(Path(folder) / f"{k}.onnx")
-            process = context.Process(target=_convert_stem, args=(str(prefix), k, architecture, path))
-            process.start()
-            process.join()
-            if process.exitcode != 0:
-                raise MissingDependency(f"tf2onnx failed on stem {k + 1} ({stems[k]}); use the direct route instead")
+            command = [sys.executable, "-m", __name__, str(prefix), str(k), json.dumps(asdict(architecture)), path]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+                raise ModelError(f"tf2onnx failed on the network of {stems[k]} ({reason[:200]}); leave --route out")
             parts.append(onnx.load(path))
     return _join(parts, architecture)
 
@@ -214,3 +261,7 @@ def _join(parts: Sequence[onnx.ModelProto], architecture: Architecture) -> onnx.
     model = helper.make_model(graph, opset_imports=parts[0].opset_import, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
+
+
+if __name__ == "__main__":
+    _convert_stem(sys.argv[1], int(sys.argv[2]), Architecture(**json.loads(sys.argv[3])), sys.argv[4])

@@ -254,13 +254,20 @@ def read_bundle(prefix: Path) -> dict[str, Array]:
     return values
 
 
-def graph_operators(path: Path) -> frozenset[str]:
-    """The operators named in a checkpoint's ``.meta`` (a serialized MetaGraphDef); none where it can't be read."""
+def graph_nodes(path: Path) -> tuple[tuple[str, str], ...]:
+    """Name and operator of each node, in the order in which they were made, of a checkpoint's ``.meta``.
+
+    It is a serialized MetaGraphDef; there are none where it can't be read.
+    """
     try:
         if path.stat().st_size > MAX_META:
-            return frozenset()
+            return ()
         (graph,) = _messages(_fields(path.read_bytes()), 2)
-        kinds = [node.get(2, [b""])[-1] for node in _messages(graph, 1)]
+        nodes = [(node.get(1, [b""])[-1], node.get(2, [b""])[-1]) for node in _messages(graph, 1)]
     except (OSError, _Damage, ValueError):
-        return frozenset()
-    return frozenset(kind.decode("ascii", "replace") for kind in kinds if isinstance(kind, bytes))
+        return ()
+    return tuple(
+        (name.decode("utf-8", "replace"), kind.decode("ascii", "replace"))
+        for name, kind in nodes
+        if isinstance(name, bytes) and isinstance(kind, bytes)
+    )

@@ -164,11 +164,12 @@ def _transforms(spec: ModelSpec, original: Original, index: int, name: str, mix:
         return
     ours = stft(spec.stft, mix)[:, : spec.stft.bins]
     which = f"{name}, graph {index + 1}" if index else name
-    yield Figure(f"transform: STFT, {which}", snr(theirs, ours), GATES["transform"], "original package")
+    package: str = getattr(original, "package", "original package")
+    yield Figure(f"transform: STFT, {which}", snr(theirs, ours), GATES["transform"], package)
     back = original.inverse(theirs, mix.shape[-1], *member)
     if back is not None:
         inverse = istft(spec.inverse or spec.stft, theirs.astype(np.complex64), mix.shape[-1])
-        yield Figure(f"transform: inverse, {which}", snr(back, inverse), GATES["transform"], "original package")
+        yield Figure(f"transform: inverse, {which}", snr(back, inverse), GATES["transform"], package)
 
 
 def _exactly(mix: F32, samples: int) -> F32:
@@ -200,9 +201,10 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
     for name, mix in cases:
         theirs = original.separate(mix)
         ours = np.stack(list(separator.separate(mix).values()))
-        db, gate, against = snr(theirs, ours), _gate(model, "end to end"), "original package"
+        db, gate = snr(theirs, ours), _gate(model, "end to end")
+        against: str = getattr(original, "package", "original package")
         if db < gate and (limit := _repeatable(original, mix, theirs)) < gate:
-            against = f"original package, itself {limit:.1f} dB from its result at -180 dB of noise"
+            against = f"{against}, itself {limit:.1f} dB from its result at -180 dB of noise"
         yield Figure(f"end to end: {name}", db, gate, against)
 
 

@@ -216,6 +216,9 @@ def export(
     portable: Portable = False,
     precision: Precise = Precision.fp32,
     progress: Telling = Progress.bar,
+    route: Annotated[
+        str, typer.Option("--route", help="For Spleeter: direct (the default), or tensorflow, with tf2onnx.")
+    ] = "",
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
     debug: Debug = False,
@@ -224,7 +227,7 @@ def export(
     from ortsep.commands.make import Making, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
-    making = Making(portable, precision.value, progress.value, json_, quiet)
+    making = Making(portable, precision.value, route, progress.value, json_, quiet)
     _leave(export_command(name, weights, output, config, wanted, making))
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ class Making:
 
     portable: bool = False
     precision: str = "fp32"
+    route: str = ""
     progress: Literal["bar", "json"] = "bar"
     as_json: bool = False
     quiet: bool = False
@@ -50,7 +51,7 @@ def export_command(
             _say(making.quiet, text)
 
     with closing(Downloads(making.progress, making.quiet)) as downloads:
-        choice = choose_weights(weights, config, stems, downloads)
+        choice = replace(choose_weights(weights, config, stems, downloads), route=making.route)
         try:
             made = export_model(name, choice, output, portable=making.portable, precision=making.precision, say=say)
         except ModuleNotFoundError as error:

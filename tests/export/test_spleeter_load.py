@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from bundle_writer import field, write_bundle
 
+from ortsep.export import spleeter_tf
 from ortsep.export.archive import unpack_tar_gz
+from ortsep.export.exporter import export_model
 from ortsep.export.family import Choice, load_original
 from ortsep.export.spleeter_weights import check, expected_shapes, random_variables
 from ortsep.models.catalogue import find_card
-from ortsep.models.errors import FileMissing, UsageError, WeightsError
+from ortsep.models.errors import FileMissing, MissingDependency, UsageError, WeightsError
 
 TWO = find_card("spleeter:2stems")
 
@@ -136,6 +138,48 @@ def test_other_activations_in_the_meta_are_refused(folder: Path, tmp_path: Path,
     (tmp_path / "model.meta").write_bytes(field(2, nodes))
     with pytest.raises(WeightsError, match=r"as its \.meta says"):
         load_original(TWO, Choice(path=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("stems", "right"),
+    [((b"vocals", b"accompaniment"), True), ((b"accompaniment", b"vocals"), False), ((b"vocals", b"drums"), False)],
+)
+def test_another_order_of_stems_in_the_meta_is_refused(
+    folder: Path, tmp_path: Path, stems: tuple[bytes, ...], right: bool
+) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    names = [b"mix_spectrogram", b"gradients/drums_spectrogram/mul", *(stem + b"_spectrogram/mul" for stem in stems)]
+    nodes = b"".join(field(1, field(1, name) + field(2, b"Mul")) for name in names)
+    (tmp_path / "model.meta").write_bytes(field(2, nodes))
+    if right:
+        assert load_original(TWO, Choice(path=tmp_path)).spec.stems == TWO.stems
+        return
+    with pytest.raises(WeightsError, match=f"networks of {stems[0].decode()}, {stems[1].decode()} in this order"):
+        load_original(TWO, Choice(path=tmp_path))
+
+
+def test_routes() -> None:
+    original = load_original(TWO, Choice(seed=0, route="tensorflow"))
+    if not spleeter_tf.available():
+        with pytest.raises(MissingDependency, match="needs TensorFlow"):
+            next(iter(original.graphs()))
+    with pytest.raises(UsageError, match="only by way of direct, tensorflow; leave --route out"):
+        load_original(TWO, Choice(seed=0, route="magic"))
+    with pytest.raises(UsageError, match="in one way only; leave --route out"):
+        load_original(find_card("larsnet"), Choice(seed=0, route="tensorflow"))
+
+
+def test_a_corrupted_shard_is_not_exported(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shard = tmp_path / "model.data-00000-of-00001"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(WeightsError, match="is damaged: the checksum of"):
+        export_model("spleeter:2stems", Choice(path=tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_part_of_the_stems_is_refused() -> None:

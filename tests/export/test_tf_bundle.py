@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ortsep.export.crc32c import POLYNOMIAL, crc32c, mask, unmask
-from ortsep.export.tf_bundle import DTYPES, MAGIC, graph_operators, read_bundle, read_index
+from ortsep.export.tf_bundle import DTYPES, MAGIC, graph_nodes, read_bundle, read_index
 from ortsep.models.errors import FileMissing, OrtsepError, WeightsError
 
 SMALL = Path(__file__).parent / "data" / "tf_bundle" / "model"
@@ -190,14 +190,14 @@ def test_arbitrary_blocks_and_handles(tmp_path: Path, offset: int, size: int, re
         read_index(put(tmp_path, raw + index + footer.ljust(40, b"\0") + struct.pack("<Q", MAGIC)))
 
 
-def test_operators_of_a_meta_graph(tmp_path: Path) -> None:
+def test_nodes_of_a_meta_graph(tmp_path: Path) -> None:
     path = tmp_path / "model.meta"
-    assert graph_operators(path) == frozenset()
+    assert graph_nodes(path) == ()
     nodes = [field(1, field(1, b"n%d" % k) + field(2, kind)) for k, kind in enumerate((b"Elu", b"Conv2D", b"Elu"))]
     path.write_bytes(field(1, b"") + field(2, b"".join(nodes)))
-    assert graph_operators(path) == {"Elu", "Conv2D"}
+    assert graph_nodes(path) == (("n0", "Elu"), ("n1", "Conv2D"), ("n2", "Elu"))
     path.write_bytes(b"\xff" * 100)
-    assert graph_operators(path) == frozenset()
+    assert graph_nodes(path) == ()
 
 
 def test_an_index_that_is_too_large(tmp_path: Path) -> None:

@@ -96,6 +96,17 @@ def test_tf2onnx_route_gives_the_same_graph(snr: Snr, tmp_path: Path) -> None:
     assert snr(stems, run("2stems", block)) >= 100
 
 
+def test_graphs_for_sherpa_onnx_are_the_same_networks(snr: Snr, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from sherpa_spleeter import sherpa_graph
+
+    block = magnitudes(1024)[:1]
+    for stem, net in enumerate(networks(variables(2), 2)):
+        theirs = onnxruntime.InferenceSession(sherpa_graph(net).SerializeToString(), providers=["CPUExecutionProvider"])
+        (y,) = theirs.run(None, {"x": block.transpose(1, 0, 3, 2)})
+        assert snr(expected("2stems")[:, stem], y.transpose(1, 0, 3, 2)) >= 100
+
+
 def separate(model: str) -> np.ndarray:
     """The graph in a small pipeline of its own: [S, 2, N]."""
     mix, settings = music(), architecture(model)
@@ -121,6 +132,16 @@ def test_original_separates_as_spleeter_2_4_2(snr: Snr) -> None:
     assert isinstance(original, Spleeter)
     original = replace(original, variables=variables(2))
     assert snr(np.load(DATA)["2stems"], excerpts(original.separate(music()))) >= 85
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("model", ["2stems", "5stems", "2stems-16kHz"])
+def test_what_is_timed_as_the_original_is_spleeter_2_4_2(model: str, snr: Snr) -> None:
+    original = load_original(find_card(f"spleeter:{model}"), Choice(seed=0))
+    assert isinstance(original, Spleeter)
+    name, separate = replace(original, variables=variables(MODELS[model])).baseline()
+    assert name == "tensorflow"
+    assert snr(np.load(DATA)[model], excerpts(separate(music()))) >= 85
 
 
 @cache
