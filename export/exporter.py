@@ -74,6 +74,8 @@ def export_model(
     if choice.seed is not None:
         say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
     original = load_original(card, choice)
+    for note in original.spec.notes:
+        say(f"{card.name}: {note}")
     return write_export(original, folder, portable=portable, precision=precision, say=say)
 
 
