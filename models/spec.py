@@ -218,6 +218,18 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What a graph's run takes against the float32 graph's: medians of interleaved runs, on one machine."""
+
+    stage: str
+    ratio: float
+    """Median of the ratios of neighbouring runs; below 1 is faster."""
+    seconds: float
+    machine: str
+    """What it was measured on, and with which runtime: the ratio is another elsewhere."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """All that the runtime knows about a model. See the module and the parts for shapes and units."""
 
@@ -249,6 +261,7 @@ class ModelSpec:
     """Only operators of the ONNX standard; otherwise com.microsoft operators too, which ONNX Runtime has."""
     parameters: int = 0
     validation: tuple[Figure, ...] = ()
+    timing: tuple[Timing, ...] = ()
     exporter: str = ""
     notes: tuple[str, ...] = ()
 
