@@ -108,8 +108,8 @@ class Separator:
     """A model, loaded once and used for any number of songs.
 
     ``model`` is a .onnx path, an exported folder or the name of an exported model; ``provider`` one of ``auto``,
-    ``cpu``, ``cuda``, ``coreml``; ``threads`` the number of threads of a graph (default: one per physical core);
-    ``sample_rate`` is assumed of a graph without a spec.
+    ``cpu``, ``cuda``, ``coreml``, ``openvino``, ``openvino-bf16``; ``threads`` the number of threads of a graph
+    (default: one per physical core); ``sample_rate`` is assumed of a graph without a spec.
 
     Raises FileMissing, ModelError, ProviderError.
     """
