@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.chunks import make_plan
-from ortsep.engine import Level, Progress, Statistics, separate_chunks, separate_frames
+from ortsep.engine import Level, Progress, Statistics, separate_chunks, separate_frames, spectrum_statistics
 from ortsep.model import PLAIN_RATE, Model, load_model
 from ortsep.models.errors import AudioError, UsageError
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
@@ -249,7 +249,10 @@ class Separator:
             level = statistics.level(spec.normalization.eps)
         chunks = _change_chunks(spec.chunks, options.chunk, spec)
         plan = make_plan(samples, chunks, overlap=options.overlap, shifts=options.shifts, seed=options.seed)
-        yield from separate_chunks(self._network(wanted), plan, mixture(), level, progress)
+        standard = None
+        if spec.normalization.kind == "spectrum" and spec.stft is not None and len(plan.chunks) > 1:
+            standard = spectrum_statistics(spec.stft, spec.channels, mixture(), spec.normalization.eps)
+        yield from separate_chunks(self._network(wanted), plan, mixture(), level, progress, standard=standard)
 
     def _network(self, wanted: Sequence[int]) -> Network:
         key = tuple(wanted)

@@ -22,6 +22,8 @@ from moises_package import (
 )
 
 from ortsep import Separator
+from ortsep.engine import spectrum_statistics
+from ortsep.export.exporter import write_export
 from ortsep.export.family import Choice
 from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, presets, random_state
 from ortsep.export.moises_graph import build_graph
@@ -196,3 +198,34 @@ def test_some_stems_only(random_small: MoisesLight, snr: Snr) -> None:
 def test_export_is_repeatable(random_small: MoisesLight) -> None:
     first, again = (next(random_small.graphs())[1].SerializeToString(deterministic=True) for _ in range(2))
     assert first == again
+
+
+def test_chunks_come_close_to_the_song_in_one_piece(
+    random_small: MoisesLight, snr: Snr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights contract little: what is left is context, not where the grid of frames or the level lies."""
+    write_export(random_small, tmp_path / "model")
+    separator = Separator(tmp_path / "model", provider="cpu", threads=1)
+    clip = seeded_clip(70_000)
+    clip[:, 35_000:] *= 0.3
+    whole = separated(separator, clip)
+
+    def chunked() -> float:
+        return snr(whole, np.stack(list(separator.separate(clip, chunk=0.8).values())))
+
+    close = chunked()
+    monkeypatch.setattr("ortsep.separator.spectrum_statistics", lambda *_: None)
+    own = chunked()
+    assert close >= 12.0 and close >= own + 3.0
+
+
+def test_statistics_of_a_song_are_those_of_its_spectrum(random_small: MoisesLight) -> None:
+    transform = random_small.spec.stft
+    assert transform is not None
+    clip = seeded_clip(50_001)
+    spectrum = random_small.transform(clip)
+    parts = np.stack([spectrum.real, spectrum.imag]).astype(np.float64)
+    blocks = (clip[:, at : at + 3333] for at in range(0, 50_001, 3333))
+    mean, deviation = spectrum_statistics(transform, 2, blocks, 1e-5)
+    assert deviation == pytest.approx(parts.std(ddof=1) + 1e-5, rel=1e-6)
+    assert mean == pytest.approx(parts.mean(), abs=1e-6 * deviation)
