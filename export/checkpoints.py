@@ -80,11 +80,12 @@ def file_sha256(path: Path) -> str:
 def load_state(path: Path) -> dict[str, Any]:
     """What a checkpoint holds: tensors by name, perhaps nested as its training script left it, on the CPU.
 
-    .safetensors, or any torch file that holds tensors, numbers and text only. Raises FileMissing, WeightsError.
+    .safetensors, or a torch file of tensors, numbers, text and a training framework's settings, of which a Namespace
+    becomes a dict and others nothing. Raises FileMissing, WeightsError.
     """
     if existing_file(path).suffix == ".safetensors":
         return dict(_safetensors(path)[0])
-    held = _torch_load(path, [])
+    held = _torch_load(path, _settings())
     if not isinstance(held, dict):
         raise WeightsError(
             f"{path} holds a {type(held).__name__} and not parameters by name; it is another kind of file"
@@ -208,6 +209,29 @@ def _stand_ins() -> list[tuple[Any, str]]:
     return [*networks, (_fraction, "fractions.Fraction"), *((type("_Logged", (_Inert,), {}), name) for name in logged)]
 
 
+class _Attributes(dict[str, Any]):
+    """Stands in for objects that are their attributes, or items, and no more."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.update(state)
+
+
+def _settings() -> list[tuple[Any, str]]:
+    """What training frameworks keep beside the parameters: argparse's and OmegaConf's settings, paths, numbers."""
+    kinds = ("dictconfig.DictConfig", "listconfig.ListConfig", "base.Metadata", "base.ContainerMetadata")
+    nodes = [f"nodes.{kind}Node" for kind in ("Any", "Integer", "Float", "String", "Boolean", "Path", "Enum")]
+    names = [f"omegaconf.{name}" for name in (*kinds, *nodes)]
+    names += [f"pathlib.{at}{kind}Path" for at in ("", "_local.") for kind in ("Posix", "Windows")]
+    names += ["typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float", "builtins.str"]
+    names += ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"]
+    held = ("argparse.Namespace", "collections.defaultdict")
+    return [(type("_Setting", (kind,), {}), n) for kind, some in ((_Inert, names), (_Attributes, held)) for n in some]
+
+
 def _fraction(*args: object) -> Fraction:
     """Fraction from what a pickle gives it; ``Fraction("1e999999999")`` would compute for hours."""
     text = "/".join(str(a) if type(a) in (int, str) else "?" for a in args)
@@ -258,7 +282,7 @@ def _damaged(path: Path) -> Iterator[None]:
             what = f"asks for {next(filter(None, asked.groups()))}" if asked else "names a class in torch's old format"
             raise WeightsError(
                 f"{path} {what}, which could run code, so ortsep does not load it; "
-                "take the official file or a .safetensors"
+                "take the official file, or save the state_dict() of a model of your own"
             ) from error
         reason = re.sub(r"(?s).*WeightsUnpickler error:|Check the documentation.*", "", text).strip().split("\n")[0]
         reason = reason[:160].rstrip(".") or type(error).__name__

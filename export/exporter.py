@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,10 @@ import ortsep
 from ortsep.export.family import Choice, Downloading, Original, load_original
 from ortsep.export.graph import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.measure import snr
-from ortsep.export.precision import GATES, run_graph, with_precision
+from ortsep.export.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
 from ortsep.models.errors import ModelError, OutputError, UsageError
-from ortsep.models.spec import Figure, ModelSpec
+from ortsep.models.spec import Figure, ModelSpec, Timing
 from ortsep.stems.manifest import FILE_NAME, write_manifest
 from ortsep.stems.partials import hold, release
 
@@ -80,6 +80,8 @@ def export_model(
     if choice.seed is not None:
         say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
     original = load_original(card, choice)
+    for note in original.spec.notes:
+        say(f"{card.name}: {note}")
     return write_export(original, folder, portable=portable, precision=precision, say=say)
 
 
@@ -88,8 +90,8 @@ def write_export(
 ) -> Exported:
     """Write an original's graphs and stems.txt into ``folder``, all or nothing.
 
-    Another precision than fp32 is measured against it, and its figures are written into the spec. Raises ModelError
-    where one is below its gate.
+    Another precision than fp32 is measured against it; its SNR and its time are written into the spec. Raises
+    ModelError where an SNR is below its gate.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,19 +100,22 @@ def write_export(
         raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
     try:
         spec, files, figures = original.spec, [], original.spec.validation
+        timing: tuple[Timing, ...] = ()
         for member, (file, exact) in enumerate(original.graphs(portable)):
             model = with_precision(exact, precision)
             if model is not exact:
-                measured = tuple(_precision_figures(original, member, file, exact, model, precision))
-                figures += measured
+                measured, time = _cost(original, member, file, exact, model, precision)
+                figures, timing = figures + measured, (*timing, time)
                 for figure in measured:
                     say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:g})")
+                say(f"{time.stage}: {time.ratio:.2f} of the time of fp32 ({time.seconds:.3f} s, {time.machine})")
             domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
             spec = replace(
                 attached_spec(exact) or spec,
                 exporter=f"ortsep {ortsep.__version__}",
                 precision=precision,
                 validation=figures,
+                timing=timing,
                 portable=not domains,
                 parameters=spec.parameters or parameter_count(exact),
             )
@@ -126,21 +131,25 @@ def write_export(
     return Exported(folder, tuple(files), spec)
 
 
-def _precision_figures(
+def _cost(
     original: Original, member: int, file: str, exact: onnx.ModelProto, model: onnx.ModelProto, precision: str
-) -> Iterator[Figure]:
-    """What the precision costs: each output against the float32 graph, on a few seconds of seeded noise."""
+) -> tuple[tuple[Figure, ...], Timing]:
+    """What the precision costs and gains: each output against the float32 graph's, on a few seconds of seeded noise."""
     spec = original.spec
     noise = np.random.default_rng(0).standard_normal((spec.channels, 4 * spec.sample_rate)) * 0.1
     inputs = original.example(member, noise.astype(np.float32))
-    reference, result = run_graph(exact, inputs), run_graph(model, inputs)
+    run_exact, run_model = open_graph(exact), open_graph(model)
+    reference, result = run_exact(inputs), run_model(inputs)
+    figures = []
     for output, value in reference.items():
         db = snr(value, result[output])
         if not db >= GATES[precision]:
             raise ModelError(
                 f"{file} keeps {db:.1f} dB of {output} in {precision}, below {GATES[precision]:g}; export it in fp32"
             )
-        yield Figure(f"precision: {file} {output}, {precision}, noise", db, GATES[precision], "float32 graph")
+        stage = f"precision: {file} {output}, {precision}, noise"
+        figures.append(Figure(stage, db, GATES[precision], "float32 graph"))
+    return tuple(figures), measure_time(f"precision: {file}, {precision}", run_exact, run_model, inputs)
 
 
 def _put(working: Path, folder: Path) -> None:

@@ -6,9 +6,14 @@ quantisation, ``onnxruntime.quantization.quantize_dynamic``); a quarter of those
 8-bit dot products. On CPUs without them (AVX2 only) its sums may saturate, so measure it where it runs.
 """
 
+import contextlib
 import logging
+import os
+import platform
+import statistics
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from ortsep.models.errors import UsageError
+from ortsep.models.spec import Timing
+
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 PRECISIONS = ("fp32", "fp16-weights", "int8")
 
@@ -26,6 +34,8 @@ GATES = {"fp32": 100.0, "fp16-weights": 50.0, "int8": 25.0}
 relative error of 2^-12 to 2^-11 for each weight (66-72 dB), of which deep networks keep 60; 8 bits over a row's range
 leave 30 to 40 dB."""
 
+RUNS = 5
+"""Of each graph, for its time."""
 _LARGE = 1024
 """Elements from which a tensor is worth storing otherwise."""
 _ROUNDING = 60.0
@@ -98,11 +108,41 @@ def int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def run_graph(model: onnx.ModelProto | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A graph's outputs by name, on the CPU provider."""
+def open_graph(model: onnx.ModelProto | Path) -> Run:
+    """A graph on the CPU provider, as a function from inputs to outputs, both by name."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = ort.InferenceSession(source, options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def run_graph(model: onnx.ModelProto | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A graph's outputs by name, on the CPU provider."""
+    return open_graph(model)(inputs)
+
+
+def measure_time(
+    stage: str, exact: Run, other: Run, inputs: Mapping[str, Any], clock: Callable[[], float] = time.perf_counter
+) -> Timing:
+    """What ``other`` takes against ``exact``, run in turns; both have run before."""
+    took: list[tuple[float, float]] = []
+    for _ in range(RUNS):
+        began = clock()
+        exact(inputs)
+        between = clock()
+        other(inputs)
+        took.append((between - began, clock() - between))
+    ratio = statistics.median(seconds / base for base, seconds in took)
+    seconds = statistics.median(seconds for _, seconds in took)
+    return Timing(stage, float(f"{ratio:.3g}"), float(f"{seconds:.3g}"), machine())
+
+
+def machine() -> str:
+    """The processor and the runtime, in words."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{name}, {os.cpu_count()} threads, onnxruntime {ort.__version__}"

@@ -27,7 +27,7 @@ from ortsep.models.catalogue import find_card
 from ortsep.models.errors import ModelError, UsageError
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, STFT, Figure, ModelSpec, from_json
-from ortsep.providers import PROVIDERS, choose_provider
+from ortsep.providers import LOWER, PROVIDERS, choose_provider
 from ortsep.resample import resample, resampled_length
 from ortsep.separator import Separator, fit_channels
 from ortsep.session import Session
@@ -237,7 +237,8 @@ def _providers(model: Model, original: Original, signals: list[tuple[str, F32]])
             reference = results
             continue
         worst = min(snr(a, b) for a, b in zip(reference, results, strict=True))
-        yield Figure(f"provider: {provider} against cpu, {name}", worst, GATES["provider"], "cpu provider")
+        gate = LOWER.get(provider, GATES["provider"])
+        yield Figure(f"provider: {provider} against cpu, {name}", worst, gate, "cpu provider")
 
 
 def _record(model: Model, report: Report) -> None:

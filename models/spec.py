@@ -99,6 +99,9 @@ class Chunks:
     own length (HDemucs), 4778 and a step of 2048 at one that Demucs v3 calls valid. 0: always at ``length``."""
     step: int = 1
     whole: int = 0
+    align: int = 1
+    """Chunks begin at multiples of this in the song: what a network that halves its frames again and again gives
+    depends on where its grid lies."""
     max_shift: int = 0
     """Largest random offset of the shift trick; 0 where the original has none."""
 
@@ -107,6 +110,7 @@ class Chunks:
         _check(0 <= self.whole <= MAX_SAMPLES and 0 <= self.max_shift <= MAX_SAMPLES, "whole or max_shift")
         _check(0.0 <= self.overlap < 1.0, f"overlap {self.overlap}")
         _check(0 <= self.least <= MAX_SAMPLES and 1 <= self.step <= MAX_SAMPLES, f"least {self.least}, {self.step}")
+        _check(1 <= self.align <= MAX_SAMPLES, f"align {self.align}")
         _check(not (self.fixed and self.least), "chunks of a fixed length and others")
 
 
@@ -137,8 +141,8 @@ class Normalization:
     """Standardisation outside the graph.
 
     ``track``: the song by mean and standard deviation (ddof 1) of its mono mix, undone on the stems (Demucs).
-    ``spectrum``: a graph's complex input by mean and standard deviation (ddof 1) over channel, bin and frame
-    (Moises-Light); the outputs are not touched. ``eps`` is added to the deviation.
+    ``spectrum``: a graph's complex input by mean and standard deviation (ddof 1) over channel, bin and frame of the
+    whole song (Moises-Light); the outputs are not touched. ``eps`` is added to the deviation.
     """
 
     kind: Literal["none", "track", "spectrum"] = "none"
@@ -218,6 +222,18 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What a graph's run takes against the float32 graph's: medians of interleaved runs, on one machine."""
+
+    stage: str
+    ratio: float
+    """Median of the ratios of neighbouring runs; below 1 is faster."""
+    seconds: float
+    machine: str
+    """What it was measured on, and with which runtime: the ratio is another elsewhere."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """All that the runtime knows about a model. See the module and the parts for shapes and units."""
 
@@ -249,6 +265,7 @@ class ModelSpec:
     """Only operators of the ONNX standard; otherwise com.microsoft operators too, which ONNX Runtime has."""
     parameters: int = 0
     validation: tuple[Figure, ...] = ()
+    timing: tuple[Timing, ...] = ()
     exporter: str = ""
     notes: tuple[str, ...] = ()
 

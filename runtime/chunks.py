@@ -84,7 +84,8 @@ def make_plan(samples: int, chunks: Chunks, *, overlap: float | None = None, shi
     overlap = chunks.overlap if overlap is None else overlap
     whole = not chunks.fixed and samples <= max(chunks.whole, 1)
     segment = samples if whole else chunks.length
-    stride = samples if whole else max(1, int((1 - overlap) * segment))
+    stride = max(1, int((1 - overlap) * segment))
+    stride = samples if whole else stride // chunks.align * chunks.align or stride
     draw = random.Random(seed)
     spread = chunks.max_shift
     origins = [draw.randint(0, spread) - spread for _ in range(shifts)] if shifts and spread else [0]
@@ -103,7 +104,8 @@ def reading(chunk: Chunk, chunks: Chunks, segment: int) -> Span:
     """What a graph of these ``chunks`` reads for a chunk of a plan of ``segment``: the chunk centred in its context."""
     own = chunk.stop - chunk.origin
     length = chunks.least - (min(0, chunks.least - own) // chunks.step) * chunks.step if chunks.least else segment
-    return Span(chunk.origin - (length - own) // 2, length)
+    before = (length - own) // 2
+    return Span(chunk.origin - before // chunks.align * chunks.align, length)
 
 
 class Window:

@@ -23,7 +23,7 @@ from ortsep.chunks import make_plan
 from ortsep.model import Model
 from ortsep.models.errors import OrtsepError
 from ortsep.network import Network
-from ortsep.providers import PROVIDERS, Verdict, provider_options
+from ortsep.providers import LOWER, PROVIDERS, Verdict, provider_options
 
 F32 = npt.NDArray[np.float32]
 Feeds = Mapping[str, F32]
@@ -32,14 +32,16 @@ Open = Callable[[Path, str, Mapping[str, str], Path | None], Any]
 """Opens a graph on a provider (both by ONNX Runtime's names) with its options; profiles into a file of that prefix."""
 
 GATE = 60.0
-"""dB against the CPU below which a provider counts as wrong."""
+"""dB against the CPU below which a provider counts as wrong, unless ``LOWER`` has another."""
 PATIENCE = 900.0
 """Seconds until a provider counts as hanging: CoreML compiles a large graph for minutes."""
 
 
 def short_name(provider: str) -> str:
-    """ortsep's name of a provider of ONNX Runtime's."""
-    known = {full: name for name, full in PROVIDERS.items()}
+    """ortsep's name of a provider, which is given by that or by ONNX Runtime's name."""
+    if provider in PROVIDERS:
+        return provider
+    known = {full: name for name, full in PROVIDERS.items() if name not in LOWER}
     return known.get(provider) or provider.removesuffix("ExecutionProvider").lower()
 
 
@@ -85,11 +87,12 @@ def examine(
     opener: Open = open_session,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Verdict:
-    """Try ``provider`` (ONNX Runtime's name) on ``graph`` against the CPU. What goes wrong is the verdict's reason.
+    """Try ``provider`` (ortsep's name or ONNX Runtime's) on ``graph`` against the CPU. What goes wrong is the reason.
 
     ``judge_speed``: a provider slower than the CPU is not usable.
     """
     name = short_name(provider)
+    provider, gate = PROVIDERS.get(name, provider), LOWER.get(name, GATE)
     verdict = Verdict(name, installed=True)
     cpu = opener(graph, PROVIDERS["cpu"], {}, None)
     expected = cpu.run(None, dict(feeds))
@@ -106,7 +109,7 @@ def examine(
     except Exception as error:
         return replace(verdict, loads=True, runs=False, reason=f"does not run ({_line(error)})")
     decibels = min(snr(e, g) for e, g in zip(expected, given, strict=True))
-    verdict = replace(verdict, loads=True, runs=True, correct=decibels >= GATE, snr_db=round(decibels, 1))
+    verdict = replace(verdict, loads=True, runs=True, correct=decibels >= gate, snr_db=round(decibels, 1))
     times: dict[str, list[float]] = {"cpu": [], "device": []}
     for _ in range(runs):
         for side, session in (("cpu", cpu), ("device", device)):
@@ -118,7 +121,7 @@ def examine(
     nodes, of_nodes, partitions = _partitions(graph, provider, options, feeds, opener)
     verdict = replace(verdict, nodes=nodes, of_nodes=of_nodes, partitions=partitions)
     if not verdict.correct:
-        return replace(verdict, reason=f"computes wrongly ({decibels:.0f} dB against the CPU, {GATE:.0f} are needed)")
+        return replace(verdict, reason=f"computes wrongly ({decibels:.0f} dB against the CPU, {gate:.0f} are needed)")
     if verdict.nodes == 0:
         return replace(verdict, reason="takes no node of the graph")
     if judge_speed and name != "cpu" and seconds >= cpu_seconds:

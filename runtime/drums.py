@@ -21,7 +21,7 @@ def separate_drum_stems(
 ) -> SongReport:
     """Separate a drum track into ``output_dir``/<stem>.<format>.
 
-    ``stems``: a subset, all by default. ``device``: auto, cpu, cuda, coreml, or mps, which means coreml.
+    ``stems``: a subset, all by default. ``device``: a provider as ``Separator`` takes it, or mps, which means coreml.
     ``wiener_filter`` switches the model's Wiener filter on. ``timeout_seconds`` ends the work, with no file left.
 
     The report has ``stems`` (path by name), ``provider``, ``processing_time``, ``real_time_factor``, ``warnings``;

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.chunks import OverlapAdd, Plan, Window, keep_from
-from ortsep.models.spec import Blocks, Filter
-from ortsep.network import Network, Results, Work
+from ortsep.models.spec import STFT, Blocks, Filter
+from ortsep.network import Network, Results, Standard, Work
 from ortsep.pipeline import ahead
 from ortsep.stems.masks import apply_filter
 from ortsep.stft import Analyser, Synthesiser, frame_count
@@ -62,10 +62,43 @@ class Statistics:
         return Level(self._mean, float(np.sqrt(variance)) + eps)
 
 
+def spectrum_statistics(transform: STFT, channels: int, blocks: Iterable[F32], eps: float) -> Standard:
+    """Mean and deviation (ddof 1) plus ``eps`` of a song's spectrum, real and imaginary parts over the graph's bins.
+
+    What Moises-Light's ``forward`` takes over the whole clip, here in constant memory and float64; frames of silence
+    that fill the transform's multiple of frames count.
+    """
+    analyser = Analyser(transform, channels, threads=1)
+    total = squares = 0.0
+    count = 0
+
+    def take_in(spectrum: C64) -> None:
+        nonlocal total, squares, count
+        parts = spectrum[:, : transform.bins].view(np.float32)
+        total += float(parts.sum(dtype=np.float64))
+        squares += float(np.square(parts, dtype=np.float64).sum())
+        count += parts.size
+
+    for block in blocks:
+        take_in(analyser.push(block))
+    take_in(analyser.finish())
+    variance = max(0.0, squares - total * total / count) / (count - 1)
+    return Standard(total / count, float(np.sqrt(variance)) + eps)
+
+
 def separate_chunks(
-    network: Network, plan: Plan, blocks: Iterable[F32], level: Level, progress: Progress | None = None
+    network: Network,
+    plan: Plan,
+    blocks: Iterable[F32],
+    level: Level,
+    progress: Progress | None = None,
+    *,
+    standard: Standard | None = None,
 ) -> Iterator[F32]:
-    """Separate blocks [C, n] of a song, planned beforehand: blocks [S, C, n] in order, ``plan.samples`` in all."""
+    """Separate blocks [C, n] of a song, planned beforehand: blocks [S, C, n] in order, ``plan.samples`` in all.
+
+    ``standard``: by what spectra are standardised, where not each chunk's by its own.
+    """
     channels = network.spec.channels
     keep = keep_from(network.reading(chunk, plan.segment).start for chunk in plan.chunks())
 
@@ -78,7 +111,7 @@ def separate_chunks(
             if level != Level():
                 inside = slice(max(0, -span.start), max(0, min(span.length, plan.samples - span.start)))
                 mix[:, inside] = level.apply(mix[:, inside])
-            yield network.prepare(mix, span, chunk, plan.segment)
+            yield network.prepare(mix, span, chunk, plan.segment, standard)
 
     def inferred() -> Iterator[tuple[Work, Results]]:
         for work in ahead(prepared()):

@@ -6,6 +6,7 @@ overlap with the graph of another. Only the graphs that the wanted stems need ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,13 @@ Shares = tuple[tuple[int, int, float], ...]
 """(index in a group's places, row of a graph's output, weight)."""
 Results = list[list[F32]]
 """For each view, its graphs' outputs [S, ...], weighted and summed."""
+
+
+class Standard(NamedTuple):
+    """Mean and deviation by which a spectrum is standardised."""
+
+    mean: float
+    deviation: float
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ class View:
             spec = replace(spec, **{name: getattr(own, name) for name in OWN})
         return cls(spec)
 
-    def hear(self, mix: F32) -> Heard:
-        """Samples [C, N] as the graph's inputs."""
+    def hear(self, mix: F32, standard: Standard | None = None) -> Heard:
+        """Samples [C, N] as the graph's inputs, standardised by ``standard`` or by their own statistics."""
         spec = self.spec
         if spec.domain == "waveform":
             return Heard({"mix": mix[None]}, mix.shape[-1])
@@ -70,9 +78,10 @@ class View:
         if spec.domain == "hybrid":
             return Heard({"mix": mix[None], "spectrum": channels[None]}, mix.shape[-1])
         if spec.normalization.kind == "spectrum":
-            mean = np.mean(channels, dtype=np.float64)
-            deviation = np.std(channels, dtype=np.float64, ddof=1) + spec.normalization.eps
-            channels = (channels - np.float32(mean)) * np.float32(1 / deviation)
+            if standard is None:
+                deviation = np.std(channels, dtype=np.float64, ddof=1) + spec.normalization.eps
+                standard = Standard(float(np.mean(channels, dtype=np.float64)), float(deviation))
+            channels = (channels - np.float32(standard.mean)) * np.float32(1 / standard.deviation)
         return Heard({"spectrum": channels[None]}, mix.shape[-1], spectrum)
 
     def sound(self, heard: Heard, outputs: Sequence[F32]) -> F32:
@@ -147,12 +156,12 @@ class Network:
         start = min(span.start for span in spans)
         return Span(start, max(span.stop for span in spans) - start)
 
-    def prepare(self, mix: F32, span: Span, chunk: Chunk, segment: int) -> Work:
+    def prepare(self, mix: F32, span: Span, chunk: Chunk, segment: int, standard: Standard | None = None) -> Work:
         """The samples [C, N] of ``span``, which ``reading`` asked for, as the graphs' inputs."""
         heard, inside = [], []
         for group in self._groups:
             own = _reading(group.view, chunk, segment)
-            heard.append(group.view.hear(mix[:, own.start - span.start : own.stop - span.start]))
+            heard.append(group.view.hear(mix[:, own.start - span.start : own.stop - span.start], standard))
             inside.append(slice(chunk.start - own.start, chunk.stop - own.start))
         return Work(tuple(heard), tuple(inside))
 

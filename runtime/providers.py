@@ -16,12 +16,20 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "openvino-bf16": "OpenVINOExecutionProvider",
 }
 """ortsep's names of execution providers and ONNX Runtime's."""
 
+LOWER = {"openvino-bf16": 25.0}
+"""Providers that compute in less than float32, and the dB against the CPU that they must keep. Never automatic."""
+
+_OPENVINO = "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-openvino"
 MEND = {
     "cuda": "pip uninstall -y onnxruntime && pip install 'ortsep[cuda]', and check the driver with nvidia-smi",
     "coreml": "it comes with onnxruntime on macOS only",
+    "openvino": _OPENVINO,
+    "openvino-bf16": _OPENVINO,
 }
 _NO_RUNTIME = ("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-tools")
 
@@ -36,10 +44,11 @@ def runtime_packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def provider_options(provider: str, graph: Path) -> dict[str, str]:
+def provider_options(provider: str, graph: Path, threads: int | None = None) -> dict[str, str]:
     """The options of a provider (ortsep's name) that matter for fixed shapes and exact float32.
 
-    Sources: ONNX Runtime's pages of its CUDA and CoreML execution providers.
+    ``threads`` is for OpenVINO, which has threads of its own. Sources: ONNX Runtime's pages of its CUDA, CoreML and
+    OpenVINO execution providers.
     """
     if provider == "cuda":
         return {
@@ -63,6 +72,12 @@ def provider_options(provider: str, graph: Path) -> dict[str, str]:
             folder.mkdir(parents=True, exist_ok=True)
             options["ModelCacheDirectory"] = str(folder)
         return options
+    if provider in ("openvino", "openvino-bf16"):
+        # Left to itself OpenVINO may take bfloat16 where the CPU has it. ``precision`` knows no bf16 on a CPU, its
+        # property does.
+        hint = "bf16" if provider == "openvino-bf16" else "f32"
+        options = {"device_type": "CPU", "load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": hint}})}
+        return options if threads is None else {**options, "num_of_threads": str(threads)}
     return {}
 
 
@@ -128,15 +143,16 @@ class Choice(NamedTuple):
 def choose_provider(wanted: str, graph: Path | None = None) -> Choice:
     """The provider (ortsep's name) that ``wanted`` (``auto`` or a name) means here for ``graph``.
 
-    ``auto`` is CUDA where this onnxruntime has it, unless the doctor found it wrong or slow on this graph; CoreML only
-    where the doctor found it right and faster, since it is often slower than the CPU on these graphs; else CPU.
+    ``auto`` is CUDA where this onnxruntime has it, unless the doctor found it wrong or slow on this graph; CoreML and
+    OpenVINO only where the doctor found them right and faster; else CPU. One of ``LOWER`` has to be asked for.
     Raises UsageError for an unknown name, ProviderError for one that this onnxruntime lacks.
     """
     import onnxruntime
 
     have = onnxruntime.get_available_providers()
     if wanted == "auto":
-        return _automatic([name for name, full in PROVIDERS.items() if full in have and name != "cpu"], graph)
+        exact = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
+        return _automatic([name for name in exact if name != "cpu"], graph)
     if wanted not in PROVIDERS:
         raise UsageError(f"there is no provider {wanted!r}; choose auto, {', '.join(PROVIDERS)}")
     if PROVIDERS[wanted] not in have:

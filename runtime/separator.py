@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.chunks import make_plan
-from ortsep.engine import Level, Progress, Statistics, separate_chunks, separate_frames
+from ortsep.engine import Level, Progress, Statistics, separate_chunks, separate_frames, spectrum_statistics
 from ortsep.model import PLAIN_RATE, Model, load_model
 from ortsep.models.errors import AudioError, UsageError
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
@@ -109,8 +109,8 @@ class Separator:
     """A model, loaded once and used for any number of songs.
 
     ``model`` is a .onnx path, an exported folder or the name of an exported model; ``provider`` one of ``auto``,
-    ``cpu``, ``cuda``, ``coreml``; ``threads`` the number of threads of a graph (default: one per physical core);
-    ``sample_rate`` is assumed of a graph without a spec.
+    ``cpu``, ``cuda``, ``coreml``, ``openvino``, ``openvino-bf16``; ``threads`` the number of threads of a graph
+    (default: one per physical core); ``sample_rate`` is assumed of a graph without a spec.
 
     Raises FileMissing, ModelError, ProviderError.
     """
@@ -264,7 +264,10 @@ class Separator:
             level = statistics.level(spec.normalization.eps)
         chunks = _change_chunks(spec.chunks, options.chunk, spec)
         plan = make_plan(samples, chunks, overlap=options.overlap, shifts=options.shifts, seed=options.seed)
-        yield from separate_chunks(self._begun(wanted), plan, mixture(), level, progress)
+        standard = None
+        if spec.normalization.kind == "spectrum" and spec.stft is not None and len(plan.chunks) > 1:
+            standard = spectrum_statistics(spec.stft, spec.channels, mixture(), spec.normalization.eps)
+        yield from separate_chunks(self._begun(wanted), plan, mixture(), level, progress, standard=standard)
 
     def _network(self, wanted: Sequence[int]) -> Network:
         key = tuple(wanted)

@@ -1,5 +1,6 @@
 """ONNX Runtime sessions: loading a graph on an execution provider, honestly."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.binding import Bound, bindable
 from ortsep.models.errors import FileMissing, ModelError, OrtsepError, ProviderError
 from ortsep.models.onnx_file import external_files
 from ortsep.providers import MEND, PROVIDERS, choose_provider, provider_options
 
 F32 = npt.NDArray[np.float32]
+BOUND = ("cuda",)
+"""Providers whose memory is not the CPU's, by ONNX Runtime's names of their devices."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,20 @@ class Session:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
-            self._session = _open(path, options, chosen)
+            self._session = _open(path, options, chosen, threads)
         except Exception as error:
             if chosen == "cpu" or provider != "auto":
                 raise _no_model(path, error) from error
             self.reason = f"provider {chosen} was not taken: it can't load {path.name} ({_first_line(error)})"
             try:
-                self._session = _open(path, options, "cpu")
+                self._session = _open(path, options, "cpu", threads)
             except Exception as again:
                 raise _no_model(path, again) from again
             chosen = "cpu"
         self._session.disable_fallback()
         active = self._session.get_providers()[0]
-        self.provider = next((n for n, full in PROVIDERS.items() if full == active), active)
+        names = [chosen, *PROVIDERS]  # several may be one of ONNX Runtime's
+        self.provider = next((name for name in names if PROVIDERS[name] == active), active)
         if self.provider != chosen:
             if provider != "auto":
                 raise ProviderError(
@@ -82,17 +87,29 @@ class Session:
         except (UnicodeDecodeError, RuntimeError) as error:
             raise _no_model(path, error) from error
         self._run_options = _run_options()
+        self._bindable = self.provider in BOUND and bindable(self._session)
+        self._bound: dict[tuple[str, ...], Bound] = {}
+        self._binding = threading.Lock()
 
     def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
         """Run the graph. Raises Cancelled after ``cancel``, ModelError where the graph refuses the inputs."""
         try:
-            results: list[F32] = self._session.run(outputs, dict(feeds), self._run_options)
+            results = self._run(dict(feeds), tuple(outputs or [t.name for t in self.outputs]))
         except Exception as error:
             if self._run_options.terminate:
                 raise Cancelled(f"the run of {self.path.name} was cancelled") from error
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise ModelError(f"{self.path.name} failed on {shapes} ({_first_line(error)}); export it again") from error
         return results
+
+    def _run(self, feeds: dict[str, F32], outputs: tuple[str, ...]) -> list[F32]:
+        if not self._bindable:
+            results: list[F32] = self._session.run(outputs, feeds, self._run_options)
+            return results
+        with self._binding:
+            if outputs not in self._bound:
+                self._bound[outputs] = Bound(self._session, self.provider, outputs)
+        return self._bound[outputs].run(feeds, self._run_options)
 
     def cancel(self) -> None:
         """End the run in progress, from another thread, and every later one until ``renew``."""
@@ -104,10 +121,10 @@ class Session:
             self._run_options = _run_options()
 
 
-def _open(path: Path, options: Any, provider: str) -> Any:
+def _open(path: Path, options: Any, provider: str, threads: int | None) -> Any:
     import onnxruntime as ort
 
-    names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path))]
+    names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path, threads))]
     return ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
 
 

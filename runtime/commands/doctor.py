@@ -30,7 +30,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
             model = load_model(reference)
             graph, feeds = golden_feeds(model)
             files = [model.file(member) for member in model.members]
-        verdicts = [_examined(full, graph, feeds, bool(files), runs) for full in _providers()]
+        verdicts = [_examined(name, graph, feeds, bool(files), runs) for name in _providers()]
         for verdict in verdicts:
             for file in files if verdict.installed and verdict.provider in PROVIDERS else []:
                 write_verdict(file, verdict)
@@ -60,7 +60,8 @@ def _providers() -> list[str]:
     """ortsep's own providers, then whatever else this onnxruntime has, by ONNX Runtime's names."""
     import onnxruntime
 
-    return list(dict.fromkeys([*PROVIDERS.values(), *onnxruntime.get_available_providers()]))
+    others = [name for name in onnxruntime.get_available_providers() if name not in PROVIDERS.values()]
+    return [*PROVIDERS, *others]
 
 
 def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> Verdict:
@@ -69,7 +70,7 @@ def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> 
     from ortsep.doctor import examine_apart, short_name
 
     name = short_name(provider)
-    if provider not in onnxruntime.get_available_providers():
+    if PROVIDERS.get(provider, provider) not in onnxruntime.get_available_providers():
         return Verdict(name, reason=f"is not in this onnxruntime: {MEND.get(name, 'install the package that has it')}")
     print(f"examining {name} ...", file=sys.stderr, flush=True)
     return examine_apart(graph, provider, feeds, judge_speed=real, runs=runs)
@@ -122,11 +123,11 @@ def _table(document: dict[str, Any]) -> None:
         print(f"CONFLICT: {document['conflict']}")
     print(f"libsndfile reads {', '.join(document['decoders']['libsndfile'])}")
     print(f"ffmpeg: {document['decoders']['ffmpeg'] or 'none; m4a, aac and wma need it'}\n")
-    print(f"{'provider':<10} {'loads':<6} {'runs':<6} {'dB':>6} {'nodes':>11} {'pieces':>7} {'s a run':>9}  verdict")
+    print(f"{'provider':<13} {'loads':<6} {'runs':<6} {'dB':>6} {'nodes':>11} {'pieces':>7} {'s a run':>9}  verdict")
     for found in document["providers"]:
         nodes = "unknown" if found["nodes"] is None else f"{found['nodes']} of {found['of_nodes']}"
         row = (
-            f"{found['provider']:<10} {_mark(found['loads']):<6} {_mark(found['runs']):<6} "
+            f"{found['provider']:<13} {_mark(found['loads']):<6} {_mark(found['runs']):<6} "
             f"{_mark(found['snr_db']):>6} {nodes if found['runs'] else '-':>11} {_mark(found['partitions']):>7} "
             f"{_mark(found['seconds']):>9}"
         )

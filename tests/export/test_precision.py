@@ -1,14 +1,23 @@
 """Half-float weights and 8-bit products: what changes, what must not, and that nothing is done unasked."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from typer.testing import CliRunner
 
+from ortsep.cli import app
+from ortsep.export.exporter import write_export
 from ortsep.export.graph import Graph
 from ortsep.export.measure import snr
-from ortsep.export.precision import GATES, PRECISIONS, run_graph, with_precision
+from ortsep.export.precision import GATES, PRECISIONS, RUNS, measure_time, open_graph, run_graph, with_precision
 from ortsep.models.errors import UsageError
+from ortsep.models.onnx_file import read_metadata
+from ortsep.models.spec import METADATA_KEY, Chunks, ModelSpec, from_json
 
 
 def network() -> onnx.ModelProto:
@@ -61,3 +70,44 @@ def test_nothing_happens_unasked() -> None:
     assert set(GATES) == set(PRECISIONS)
     with pytest.raises(UsageError, match="int8"):
         with_precision(model, "fp8")
+
+
+def test_time_is_the_median_of_ratios_of_neighbours() -> None:
+    """On a machine that becomes ten times slower on the way the ratio stays."""
+    now, load = 0.0, iter(np.repeat([1.0, 1.0, 10.0, 10.0, 10.0], 2))
+    runs = []
+
+    def graph(seconds: float, name: str):  # type: ignore[no-untyped-def]
+        def run(_: object) -> dict[str, object]:
+            nonlocal now
+            now += seconds * next(load)
+            runs.append(name)
+            return {}
+
+        return run
+
+    timing = measure_time("x", graph(4.0, "exact"), graph(3.0, "other"), {}, clock=lambda: now)
+    assert runs == ["exact", "other"] * RUNS
+    assert (timing.ratio, timing.seconds) == (0.75, 30.0)
+    assert "onnxruntime" in timing.machine
+
+
+def test_time_of_a_graph() -> None:
+    run = open_graph(network())
+    assert measure_time("x", run, run, INPUTS).seconds > 0
+
+
+def test_an_export_says_what_its_precision_costs_and_gains(tmp_path: Path) -> None:
+    spec = ModelSpec("n", "f", ("a",), 8000, 1, "waveform", "stems", chunks=Chunks(64))
+    original: Any = SimpleNamespace(
+        spec=spec, graphs=lambda portable: iter([("n.onnx", network())]), example=lambda member, mix: INPUTS
+    )
+    said: list[str] = []
+    write_export(original, tmp_path / "n", precision="int8", say=said.append)
+    made = from_json(read_metadata(tmp_path / "n" / "n.onnx")[METADATA_KEY])
+    (figure,), (timing,) = made.validation, made.timing
+    assert made.precision == "int8" and GATES["int8"] <= figure.db < 90 and "int8" in figure.stage
+    assert timing.ratio > 0 and timing.seconds > 0 and "int8" in timing.stage
+    assert any("of the time of fp32" in line for line in said)
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "n")]).stdout
+    assert f"ratio {timing.ratio}" in shown and f"db {figure.db}" in shown

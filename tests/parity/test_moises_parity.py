@@ -1,4 +1,4 @@
-"""Moises-Light: the graph against the package's network in float64, and the older generation against stored answers."""
+"""Moises-Light: graph and runtime against the package, and for the older generation against its stored answers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -6,11 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
+from moises_package import (
+    LENGTHS,
+    STORED,
+    compare,
+    export_state,
+    kept,
+    listen,
+    package_network,
+    seeded_clip,
+    separated,
+)
 
+from ortsep import Separator
+from ortsep.engine import spectrum_statistics
+from ortsep.export.exporter import write_export
 from ortsep.export.family import Choice
 from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, presets, random_state
 from ortsep.export.moises_graph import build_graph
@@ -34,12 +47,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def seeded_clip(samples: int) -> npt.NDArray[np.float32]:
-    """Stereo noise [2, N] with a falling spectrum, the same as in make_moises_reference.py."""
-    noise = np.random.default_rng(0).standard_normal((2, samples))
-    return (0.1 * (noise + np.cumsum(noise, axis=1) / 8)).astype(np.float32)
-
-
 def _session(model: Any) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -60,20 +67,11 @@ def _compare(arch: Architecture, snr: Snr, frames: list[int], batch: int = 1, po
         assert snr(reference, out) >= GATE
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_preset_graph_equals_network(name: str, snr: Snr) -> None:
-    _compare(of_card(presets()[name]), snr, [8])
-
-
 @pytest.mark.parametrize("legacy", [False, True], ids=["new", "legacy"])
 @pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
 def test_one_graph_takes_any_length_and_batch(portable: bool, legacy: bool, snr: Snr) -> None:
     arch = replace(TINY, new=False, edge_kernel_size=1) if legacy else TINY
     _compare(arch, snr, [4, 64, 264], 2, portable)
-
-
-def test_preset_at_another_length(snr: Snr) -> None:
-    _compare(of_card(presets()["moises_light:paper_small"]), snr, [40])
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
@@ -110,26 +108,41 @@ def test_parameters_are_those_documented(name: str) -> None:
         assert sum(p.numel() for p in network.parameters()) == parameter_count(arch)
 
 
-def _stored(name: str) -> Any:
-    return np.load(Path(__file__).parent / "data" / "moises_legacy.npz")[name.partition(":")[2]]
+@pytest.fixture(scope="module")
+def stored() -> Any:
+    """Stems [S, C, KEPT] that package 0.1.3 gave: see moises_package.py."""
+    return np.load(STORED)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("small")])
-def test_legacy_network_equals_what_the_older_package_answered(name: str, snr: Snr) -> None:
-    arch, stored = of_card(presets()[name], new=False), _stored(name)
-    clip = torch.from_numpy(seeded_clip(stored.shape[-1])).double()[None]
-    with torch.inference_mode():
-        out = load_network(arch, random_state(arch, 0)).double()(clip)[0].numpy()
-    assert snr(stored, out) >= 130.0
+def test_legacy_network_equals_what_the_older_package_answered(name: str, stored: Any, snr: Snr) -> None:
+    arch, samples = of_card(presets()[name], new=False), LENGTHS[1]
+    network = load_network(arch, random_state(arch, 0)).double()
+    stems = listen(network, seeded_clip(samples)).stems
+    assert snr(stored[f"{name.partition(':')[2]}_{samples}"], stems[..., kept(samples)]) >= 130.0
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_legacy_graph_equals_what_the_older_package_answered(name: str, snr: Snr, tmp_path: Path) -> None:
-    card, stored = presets()[name], _stored(name)
-    state = random_state(of_card(card, new=False), 0)
-    torch.save({k: torch.from_numpy(v) for k, v in state.items()}, tmp_path / "legacy.pt")
-    original = load(card, Choice(path=tmp_path / "legacy.pt"))
-    assert snr(stored, _together(original, seeded_clip(stored.shape[-1]))) >= 105.0
+def test_legacy_runtime_equals_what_the_older_package_answered(
+    name: str, stored: Any, snr: Snr, tmp_path: Path
+) -> None:
+    model = export_state(name, random_state(of_card(presets()[name], new=False), 0), tmp_path)
+    separator = Separator(model, provider="cpu", threads=1)
+    for samples in LENGTHS:
+        stems = separated(separator, seeded_clip(samples))
+        assert snr(stored[f"{name.partition(':')[2]}_{samples}"], stems[..., kept(samples)]) >= 100.0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_runtime_equals_package(name: str, tmp_path: Path) -> None:
+    arch = of_card(presets()[name])
+    state = random_state(arch, 0)
+    network, model = package_network(arch, state), export_state(name, state, tmp_path)
+    rows = [compare(model, network, seeded_clip(samples)) for samples in LENGTHS]
+    assert [row.frames for row in rows] == [8, 16, 24]
+    assert min(row.graph for row in rows) >= GATE
+    assert min(row.stems for row in rows) >= 100.0
+    assert min(row.stems_float32 for row in rows) >= 100.0
 
 
 def _together(original: MoisesLight, clip: Any) -> Any:
@@ -185,3 +198,34 @@ def test_some_stems_only(random_small: MoisesLight, snr: Snr) -> None:
 def test_export_is_repeatable(random_small: MoisesLight) -> None:
     first, again = (next(random_small.graphs())[1].SerializeToString(deterministic=True) for _ in range(2))
     assert first == again
+
+
+def test_chunks_come_close_to_the_song_in_one_piece(
+    random_small: MoisesLight, snr: Snr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights contract little: what is left is context, not where the grid of frames or the level lies."""
+    write_export(random_small, tmp_path / "model")
+    separator = Separator(tmp_path / "model", provider="cpu", threads=1)
+    clip = seeded_clip(70_000)
+    clip[:, 35_000:] *= 0.3
+    whole = separated(separator, clip)
+
+    def chunked() -> float:
+        return snr(whole, np.stack(list(separator.separate(clip, chunk=0.8).values())))
+
+    close = chunked()
+    monkeypatch.setattr("ortsep.separator.spectrum_statistics", lambda *_: None)
+    own = chunked()
+    assert close >= 12.0 and close >= own + 3.0
+
+
+def test_statistics_of_a_song_are_those_of_its_spectrum(random_small: MoisesLight) -> None:
+    transform = random_small.spec.stft
+    assert transform is not None
+    clip = seeded_clip(50_001)
+    spectrum = random_small.transform(clip)
+    parts = np.stack([spectrum.real, spectrum.imag]).astype(np.float64)
+    blocks = (clip[:, at : at + 3333] for at in range(0, 50_001, 3333))
+    mean, deviation = spectrum_statistics(transform, 2, blocks, 1e-5)
+    assert deviation == pytest.approx(parts.std(ddof=1) + 1e-5, rel=1e-6)
+    assert mean == pytest.approx(parts.mean(), abs=1e-6 * deviation)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,6 +113,23 @@ def test_a_song_that_fits_runs_whole() -> None:
     (only,) = make_plan(500, chunks).chunks()
     assert reading(only, chunks, 500) == Span(0, 500)
     assert len(list(make_plan(501, chunks).chunks())) > 1
+
+
+@pytest.mark.parametrize("samples", [101, 150, 1000, 1003])
+@pytest.mark.parametrize(("overlap", "stride"), [(0.0, 96), (0.25, 64), (0.6, 32), (0.95, 5)])
+def test_aligned_chunks_are_read_from_multiples_only(samples: int, overlap: float, stride: int) -> None:
+    chunks = Chunks(length=100, overlap=overlap, fixed=False, align=16)
+    plan = make_plan(samples, chunks)
+    assert plan.stride == stride
+    total = np.zeros(samples)
+    for chunk in plan.chunks:
+        span = reading(chunk, chunks, plan.segment)
+        assert span.start % 16 == 0 or stride < 16
+        assert span.start <= chunk.start and chunk.stop <= span.stop
+        total[chunk.start : chunk.stop] += plan.weights(chunk)
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    (whole,) = make_plan(90, replace(chunks, whole=100)).chunks
+    assert (whole.start, whole.stop) == (0, 90)
 
 
 def test_the_window_keeps_only_what_is_needed() -> None:

@@ -23,6 +23,7 @@ from ortsep.songs import Files, separate_file
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 FEEDS = {"mix": np.random.default_rng(0).standard_normal((1, 2, 4000)).astype(np.float32)}
 
 
@@ -50,7 +51,7 @@ class Device:
 
     def end_profiling(self) -> str:
         assert self._profile is not None
-        owners = [CPU, CUDA, CUDA, CPU, CUDA]
+        owners = [CPU, self._owner, self._owner, CPU, self._owner]
         events = [
             {"cat": "Node", "name": f"n{k}_kernel_time", "ts": k, "args": {"provider": owner}}
             for k, owner in enumerate(owners)
@@ -115,6 +116,19 @@ def test_a_provider_that_is_not_usable(found: Callable[[], Verdict], reason: str
     assert close.usable and close.snr_db == pytest.approx(80, abs=0.2)
 
 
+def test_a_provider_of_lower_precision_is_held_to_what_it_can_keep() -> None:
+    graph = GRAPHS / "waves" / "waves.onnx"
+
+    def found(provider: str, error: float) -> Verdict:
+        change = opener(lambda y: y * (1 + error), owner=OPENVINO)
+        return examine(graph, provider, FEEDS, opener=change, clock=clock(0.5))
+
+    assert found("openvino-bf16", 1e-2).usable and found("openvino-bf16", 1e-2).provider == "openvino-bf16"
+    assert "wrongly (20 dB against the CPU, 25 are needed)" in found("openvino-bf16", 0.1).reason
+    assert "wrongly (40 dB against the CPU, 60 are needed)" in found("openvino", 1e-2).reason
+    assert "wrongly (40 dB" in found(OPENVINO, 1e-2).reason and found(OPENVINO, 0).provider == "openvino"
+
+
 def test_a_provider_that_does_not_load() -> None:
     def open_(graph: Path, provider: str, options: Any, profile: Path | None) -> Any:
         if provider == CPU:
@@ -166,6 +180,46 @@ def test_auto_follows_the_verdicts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert choose_provider("auto", graph).provider == "cuda", "a verdict is of one graph only"
 
 
+def test_less_than_float32_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = tmp_path / "g.onnx"
+    shutil.copy(GRAPHS / "waves" / "waves.onnx", graph)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    assert choose_provider("auto", graph) == ("cpu", "")
+    write_verdict(graph, Verdict("openvino-bf16", installed=True, usable=True))
+    assert choose_provider("auto", graph) == ("cpu", "")
+    assert choose_provider("openvino-bf16", graph) == ("openvino-bf16", "")
+    write_verdict(graph, Verdict("openvino", installed=True, usable=True))
+    assert choose_provider("auto", graph) == ("openvino", "")
+
+
+def test_a_session_goes_by_the_name_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, real, asked = GRAPHS / "waves" / "waves.onnx", onnxruntime.InferenceSession, []
+
+    def open_(path: str, options: Any, providers: list[Any]) -> Any:
+        asked.append(providers[0])
+        session = real(path, options, [CPU])
+        session.get_providers = lambda: [OPENVINO, CPU]
+        return session
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    for name, hint in {"openvino": "f32", "openvino-bf16": "bf16"}.items():
+        assert Session(graph, provider=name, threads=3).provider == name
+        full, options = asked.pop()
+        assert full == OPENVINO and options["num_of_threads"] == "3" and options["device_type"] == "CPU"
+        assert json.loads(options["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
+
+
+@pytest.mark.skipif(OPENVINO not in onnxruntime.get_available_providers(), reason="no OpenVINO in this onnxruntime")
+def test_openvino_itself(tmp_path: Path) -> None:
+    graph = tmp_path / "probe.onnx"
+    graph.write_bytes(probe_graph())
+    for provider, least in {"openvino": 100, "openvino-bf16": 25}.items():
+        found = examine(graph, provider, probe_feeds(), judge_speed=False)
+        assert found.usable, found.reason
+        assert found.snr_db is not None and found.snr_db >= least
+
+
 def test_a_verdict_that_was_damaged_is_none(cache: Path) -> None:
     graph = GRAPHS / "waves" / "waves.onnx"
     write_verdict(graph, Verdict("cuda", usable=True))
@@ -206,7 +260,8 @@ def test_options_that_matter(cache: Path) -> None:
     other = provider_options("coreml", GRAPHS / "plain" / "plain.onnx")
     assert coreml["ModelCacheDirectory"] != other["ModelCacheDirectory"]
     assert provider_options("cuda", graph)["use_tf32"] == "0"
-    assert provider_options("cpu", graph) == {}
+    assert provider_options("cpu", graph, threads=2) == {}
+    assert "num_of_threads" not in provider_options("openvino", graph)
 
 
 def test_the_command(cache: Path) -> None:
@@ -217,6 +272,6 @@ def test_the_command(cache: Path) -> None:
     document = json.loads(done.stdout)
     found = {p["provider"]: p for p in document["providers"]}
     assert found["cpu"]["usable"] and found["cpu"]["snr_db"] == 300.0
-    assert set(found) >= {"cpu", "cuda", "coreml"} and document["auto"] == "cpu"
+    assert set(found) >= {"cpu", "cuda", "coreml", "openvino", "openvino-bf16"} and document["auto"] == "cpu"
     assert "WAV" in document["decoders"]["libsndfile"] and document["packages"]
     assert read_verdict(GRAPHS / "hybrid" / "hybrid.onnx", "cpu") is not None

@@ -33,7 +33,7 @@ class Disagreeing:
     def reading(self, chunk: Chunk, segment: int) -> Span:
         return Span(chunk.start, chunk.stop - chunk.start)
 
-    def prepare(self, mix: np.ndarray, span: Span, chunk: Chunk, segment: int) -> np.ndarray:
+    def prepare(self, mix: np.ndarray, span: Span, chunk: Chunk, segment: int, standard: None) -> np.ndarray:
         return mix
 
     def infer(self, work: np.ndarray) -> np.ndarray:
