@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -265,7 +266,7 @@ class Separator:
         chunks = _change_chunks(spec.chunks, options.chunk, spec)
         plan = make_plan(samples, chunks, overlap=options.overlap, shifts=options.shifts, seed=options.seed)
         standard = None
-        if spec.normalization.kind == "spectrum" and spec.stft is not None and len(plan.chunks) > 1:
+        if spec.normalization.kind == "spectrum" and spec.stft is not None and len(list(islice(plan.chunks(), 2))) > 1:
             standard = spectrum_statistics(spec.stft, spec.channels, mixture(), spec.normalization.eps)
         yield from separate_chunks(self._begun(wanted), plan, mixture(), level, progress, standard=standard)
 

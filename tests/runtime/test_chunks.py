@@ -122,13 +122,13 @@ def test_aligned_chunks_are_read_from_multiples_only(samples: int, overlap: floa
     plan = make_plan(samples, chunks)
     assert plan.stride == stride
     total = np.zeros(samples)
-    for chunk in plan.chunks:
+    for chunk in plan.chunks():
         span = reading(chunk, chunks, plan.segment)
         assert span.start % 16 == 0 or stride < 16
         assert span.start <= chunk.start and chunk.stop <= span.stop
         total[chunk.start : chunk.stop] += plan.weights(chunk)
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    (whole,) = make_plan(90, replace(chunks, whole=100)).chunks
+    (whole,) = make_plan(90, replace(chunks, whole=100)).chunks()
     assert (whole.start, whole.stop) == (0, 90)
 
 
