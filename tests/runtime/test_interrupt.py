@@ -29,7 +29,11 @@ hold(Path("file.partial")).touch()
 release(hold(Path("kept.wav")))
 Path("kept.wav").touch()
 print("ready", flush=True)
-hashlib.pbkdf2_hmac("sha256", b"a", b"b", 1 << 30)  # minutes in one call of C
+while True:
+    try:
+        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 1 << 30)  # minutes in one call of C
+    except KeyboardInterrupt:  # the signal came before the call
+        continue
 """
 
 
