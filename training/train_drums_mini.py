@@ -97,7 +97,7 @@ def batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Power of the mixture [B, 2, bands, T], its products with the stems, and the stems' powers [B, 5, 2, bands, T].
 
-    ``colour``: spread in dB of the random equalisers, of each stem and of all together.
+    ``colour``: spread in dB of each stem's random equaliser; that of all together is a quarter wider.
     """
     power, cross, own = [], [], []
     for _ in range(size):
@@ -107,9 +107,9 @@ def batch(
         product = root * root.abs()
         if torch.rand(1, generator=rng) < 0.5:
             product = product.flip(1)
-        gain = torch.randn(5, 1, generator=rng) * 4.5 * math.log(10) / 20
+        gain = torch.randn(5, 1, generator=rng) * 4.0 * math.log(10) / 20
         gain = gain + (torch.rand(1, generator=rng) * 26 - 20) * math.log(10) / 20
-        gain = (gain + curves(rng, 5, colour) + curves(rng, 1, colour)).exp()
+        gain = (gain + curves(rng, 5, colour) + curves(rng, 1, 1.25 * colour)).exp()
         gain = (gain * (torch.rand(5, 1, generator=rng) > 0.04))[:, None, :, None]
         stems = [torch.zeros_like(product[0]) for _ in range(5)]
         powers = [torch.zeros(0)] * 5
