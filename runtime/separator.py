@@ -205,18 +205,12 @@ class Separator:
         samples at the model's rate. A ``cancel`` ends it from this call on, even before its first block is asked for.
         """
         self.renew()
-        return self.substream(source, options, rate=rate, progress=progress)
+        return self.substream(source, options or Options(), rate, progress)
 
     def substream(
-        self,
-        source: Source,
-        options: Options | None = None,
-        *,
-        rate: int | None = None,
-        progress: Progress | None = None,
+        self, source: Source, options: Options, rate: int | None = None, progress: Progress | None = None
     ) -> Generator[F32, None, None]:
         """As ``stream``, for a part of a longer separation: where that is cancelled already, so is this."""
-        options = options or Options()
         names = self.names(options)
         rate = rate or source.sample_rate
         rest = len(names) > (1 if options.two_stems else len(options.stems or self.stems))
