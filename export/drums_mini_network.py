@@ -79,7 +79,6 @@ class DrumsMini(nn.Module):
         self.into = nn.Linear(deep, arch.inner)
         self.lstm = nn.LSTM(arch.inner, arch.hidden, 2, bidirectional=True, batch_first=True)
         self.out = nn.Linear(2 * arch.hidden, deep)
-        self.dropout = nn.Dropout(0.0)
         self.up = nn.ModuleList()
         for width, after in zip(widths[::-1], (*widths[-2::-1], widths[0]), strict=True):
             self.up.append(
@@ -98,7 +97,7 @@ class DrumsMini(nn.Module):
             skips.append(x)
         batch, width, bands, frames = x.shape
         rows = x.permute(0, 3, 1, 2).reshape(batch, frames, width * bands)
-        rows = self.out(self.dropout(self.lstm(self.dropout(self.into(rows)))[0]))
+        rows = self.out(self.lstm(self.into(rows))[0])
         x = rows.view(batch, frames, width, bands).permute(0, 2, 3, 1).contiguous(memory_format=torch.channels_last)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(torch.cat([x, skip], 1))

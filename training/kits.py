@@ -32,6 +32,13 @@ PREFIXES = {
 """What a recorded one-shot is, by the beginning of its file name (sonic-pi's names among them)."""
 
 
+RECORDED = {"kick": 0.2, "snare": 0.2, "tom": 0.3, "hihat": 0.4, "crash": 0.25, "ride": 0.25}
+"""Share of instruments that are recorded one-shots where there are any; most for the hi-hat, whose synthesis convinces
+least."""
+LAYERED = {"kick": 0.0, "snare": 0.2, "tom": 0.0, "hihat": 0.3, "crash": 0.25, "ride": 0.25}
+"""Share of instruments that are a recorded and a synthesised one struck together."""
+
+
 @dataclass
 class Instrument:
     """Strokes by name, each a list of hits; ``recorded`` ones come from files."""
@@ -115,6 +122,22 @@ def recorded(rng: Rng, role: str, samples: dict[str, list[tuple[str, F32]]]) -> 
     return Instrument(role, strokes, recorded=True)
 
 
+def layered(rng: Rng, first: Instrument, second: Instrument) -> Instrument:
+    """The strokes of ``first``, each with the nearest of ``second`` under it, both filtered anew."""
+    curves = random_curve(rng, 6.0), random_curve(rng, 6.0) + np.float32(rng.uniform(-9, 6))
+    strokes: dict[str, list[Hit]] = {}
+    for name, hits in first.strokes.items():
+        strokes[name] = []
+        for hit in hits:
+            over, under = filtered(hit.samples, curves[0]), second.hit(rng, name, hit.force).samples
+            both = np.zeros(max(len(over), len(under)), np.float32)
+            both[: len(over)] = over
+            both[: len(under)] += filtered(under, curves[1])
+            peak = np.abs(hit.samples).max() / (np.abs(both).max() + 1e-9)
+            strokes[name].append(Hit((both * peak).astype(np.float32), hit.force))
+    return Instrument(first.role, strokes, recorded=True)
+
+
 def repitch(x: F32, factor: float) -> F32:
     """Played ``factor`` times as fast, by linear interpolation of the band-limited one-shot."""
     at = np.arange(0, len(x) - 1, factor)
@@ -144,14 +167,16 @@ def filtered(x: F32, curve: F32) -> F32:
 class Pool:
     """Instruments of every role, renewed a few at a time, so that a clip mixes old and new ones at little cost."""
 
-    def __init__(self, rng: Rng, samples: dict[str, list[tuple[str, F32]]] | None, size: int, share: float) -> None:
-        self.rng, self.samples, self.share = rng, samples, share
+    def __init__(self, rng: Rng, samples: dict[str, list[tuple[str, F32]]] | None, size: int) -> None:
+        self.rng, self.samples = rng, samples
         self.roles = {role: [self._new(role) for _ in range(size)] for role in ROLES}
 
     def _new(self, role: str) -> Instrument:
-        if self.samples and self.rng.uniform() < self.share:
-            return recorded(self.rng, role, self.samples)
-        return synthetic(self.rng, role)
+        kind = self.rng.uniform()
+        if not self.samples or kind > RECORDED[role] + LAYERED[role]:
+            return synthetic(self.rng, role)
+        shots = recorded(self.rng, role, self.samples)
+        return shots if kind < RECORDED[role] else layered(self.rng, synthetic(self.rng, role), shots)
 
     def renew(self, chance: float) -> None:
         """Replace one instrument of each role with this probability."""

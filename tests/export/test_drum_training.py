@@ -52,7 +52,7 @@ def test_a_take_is_what_its_seed_says() -> None:
     takes = []
     for _ in range(2):
         rng = np.random.default_rng(7)
-        takes.append(make_clip(rng, Pool(rng, None, 1, 0.0), 3.0))
+        takes.append(make_clip(rng, Pool(rng, None, 1), 3.0))
     assert takes[0].shape == (5, 2, 3 * RATE) and np.isfinite(takes[0]).all()
     assert np.array_equal(*takes)
     assert np.abs(takes[0].sum(axis=0)).max() <= 1.0
@@ -110,7 +110,7 @@ def test_recorded_samples_are_known_by_their_names(tmp_path: Path) -> None:
 def test_the_loss_is_the_sdr_of_masked_stems() -> None:
     """From band products alone, against stems masked bin by bin."""
     rng = np.random.default_rng(5)
-    stems = make_clip(rng, Pool(rng, None, 1, 0.0), SECONDS)
+    stems = make_clip(rng, Pool(rng, None, 1), SECONDS)
     root = torch.from_numpy(band_products(stems)).float()
     product = root * root.abs()
     pairs = [(i, j) for i in range(5) for j in range(i, 5)]
@@ -130,7 +130,7 @@ def test_the_loss_is_the_sdr_of_masked_stems() -> None:
 def test_a_batch_is_of_one_mixture() -> None:
     """The mixture's power is the sum of its products with the stems, whatever their gains."""
     rng = np.random.default_rng(6)
-    ring = np.stack([band_products(make_clip(rng, Pool(rng, None, 1, 0.0), SECONDS))])
+    ring = np.stack([band_products(make_clip(rng, Pool(rng, None, 1), SECONDS))])
     power, cross, own = make_batch(ring, 1, 3, torch.Generator().manual_seed(0))
     assert power.shape == (3, 2, ARCH.bands, 258) and cross.shape == own.shape == (3, 5, 2, ARCH.bands, 258)
     assert torch.allclose(power, cross.sum(1).clamp_min(0)) and (own >= 0).all()
