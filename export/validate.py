@@ -29,9 +29,10 @@ from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, STFT, Figure, ModelSpec, from_json
 from ortsep.providers import LOWER, PROVIDERS, choose_provider
 from ortsep.resample import resample, resampled_length
-from ortsep.separator import Separator, fit_channels
+from ortsep.separator import Separator
 from ortsep.session import Session
 from ortsep.songs import counted
+from ortsep.sources import fit_channels
 from ortsep.stft import istft, stft
 
 F32 = npt.NDArray[np.float32]

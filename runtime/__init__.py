@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Separator": "ortsep.separator",
-    "Options": "ortsep.separator",
+    "Options": "ortsep.options",
     "ModelSpec": "ortsep.models.spec",
     "OrtsepError": "ortsep.models.errors",
 }

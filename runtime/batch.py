@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from ortsep import interrupt
 from ortsep.chain import Chain
 from ortsep.models.errors import OrtsepError
-from ortsep.separator import Options, Separator
+from ortsep.options import Options
+from ortsep.separator import Separator
 from ortsep.songs import Files, Seconds, SongReport, separate_file
 from ortsep.stems.partials import sweep
 

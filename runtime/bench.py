@@ -118,7 +118,8 @@ def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2)
 def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     """Separate one file with ortsep and print what it took."""
     began = time.perf_counter()
-    from ortsep.separator import Options, Separator
+    from ortsep.options import Options
+    from ortsep.separator import Separator
     from ortsep.songs import Files, separate_file
 
     separator = Separator(model, **options)

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from ortsep.engine import Progress
 from ortsep.models.errors import ModelError, UsageError
 from ortsep.models.spec import ModelSpec
-from ortsep.separator import Options, Separator, Source, complement
+from ortsep.options import Options
+from ortsep.separator import Separator
+from ortsep.sources import Source, complement
 
 F32 = npt.NDArray[np.float32]
 

@@ -167,7 +167,7 @@ def run(
     further. MODEL@STEM says which stem, where the model itself does not.
     """
     from ortsep.commands.run import Manner, run_songs
-    from ortsep.separator import Options
+    from ortsep.options import Options
     from ortsep.songs import Files
 
     options = Options(

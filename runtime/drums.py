@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ortsep.separator import Options, Separator
+from ortsep.options import Options
+from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport, separate_file
 
 

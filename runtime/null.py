@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from ortsep.resample import resample, resampled_length
-from ortsep.separator import Source, fit_channels
+from ortsep.sources import Source, fit_channels
 
 DEEPEST = 300.0
 """dB reported where nothing at all is left."""

@@ -18,10 +18,10 @@ from ortsep import __version__
 from ortsep.models.catalogue import catalogue
 from ortsep.models.spec import ModelSpec
 from ortsep.null import DEEPEST
+from ortsep.options import Options
 from ortsep.overview import Overview
 from ortsep.pictures import LEFT, RANGE, RIGHT, clock
 from ortsep.providers import runtime_packages
-from ortsep.separator import Options
 from ortsep.songs import Files, SongReport
 
 _TEMPLATE = Path(__file__).with_name("report.html")

@@ -15,8 +15,8 @@ from ortsep.model import Model
 from ortsep.models.cache import sha256_of
 from ortsep.models.errors import OutputError
 from ortsep.models.onnx_file import external_files
+from ortsep.options import Options
 from ortsep.providers import runtime_packages
-from ortsep.separator import Options
 from ortsep.stems.partials import partial_path
 
 FORMAT = 1

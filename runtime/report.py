@@ -14,13 +14,14 @@ import soundfile
 from ortsep.model import Model
 from ortsep.models.errors import AudioError, OutputError
 from ortsep.null import null_depth
+from ortsep.options import Options
 from ortsep.overview import Gatherer, Overview
 from ortsep.page import Signal, label, render
 from ortsep.pictures import colour_stops, common_scale, draw, require_matplotlib
 from ortsep.provenance import recorded, sidecar
 from ortsep.resample import resample, resampled_length
-from ortsep.separator import Options, Source, fit_channels
 from ortsep.songs import Files, SongReport
+from ortsep.sources import Source, fit_channels
 from ortsep.stems.partials import partial_path, sweep
 
 _BLOCK = 1 << 16

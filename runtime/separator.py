@@ -1,12 +1,12 @@
 """Separating a song: a source of samples through a model to named stems, as arrays or as a stream of blocks."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,96 +14,15 @@ import numpy.typing as npt
 from ortsep.chunks import make_plan
 from ortsep.engine import Level, Progress, Statistics, separate_chunks, separate_frames, spectrum_statistics
 from ortsep.model import PLAIN_RATE, Model, load_model
-from ortsep.models.errors import AudioError, UsageError
-from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
+from ortsep.models.errors import UsageError
+from ortsep.models.spec import ModelSpec
 from ortsep.network import Network
+from ortsep.options import Options, change_blocks, change_chunks, change_filter, refuse_filter_options
 from ortsep.resample import resample, resampled_length
 from ortsep.session import Cancelled
+from ortsep.sources import ArraySource, Source, as_mixture, complement, fit_channels, narrowed, rerated
 
 F32 = npt.NDArray[np.float32]
-BLOCK = 1 << 16
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to compute. None means the model's own default.
-
-    Chunked models: ``overlap`` (fraction of a chunk), ``shifts`` and ``seed`` (Demucs's shift trick), ``chunk``
-    (seconds, where the graph takes any length; for whole-song models the longest part run in one piece).
-    Magnitude models: ``niter``, ``softmask``, ``alpha``, ``wiener_window`` (frames), ``exponent``, ``mask_extension``,
-    ``wiener`` (the family's multichannel or alpha-Wiener filter, where it is off by default).
-    """
-
-    stems: tuple[str, ...] = ()
-    """The stems wanted, in this order; empty for all."""
-    two_stems: str | None = None
-    """This stem and everything else, as ``no_<stem>``."""
-    residual: bool = False
-    """Add ``residual``: the mixture less the stems."""
-    overlap: float | None = None
-    shifts: int = 0
-    seed: int = 0
-    chunk: float | None = None
-    niter: int | None = None
-    softmask: bool | None = None
-    alpha: float | None = None
-    wiener_window: int | None = None
-    exponent: float | None = None
-    mask_extension: Literal["zeros", "average"] | None = None
-    wiener: bool | None = None
-
-    def __post_init__(self) -> None:
-        checks = [
-            (self.overlap is None or 0 <= self.overlap <= 0.99, f"overlap {self.overlap} is not from 0 to 0.99"),
-            (0 <= self.shifts <= 100, f"shifts {self.shifts} is not from 0 to 100"),
-            (self.niter is None or 0 <= self.niter <= 64, f"niter {self.niter} is not from 0 to 64"),
-            (
-                self.wiener_window is None or 0 < self.wiener_window <= 100_000,
-                f"a Wiener window of {self.wiener_window} frames",
-            ),
-            (self.alpha is None or 0 < self.alpha <= 16, f"alpha {self.alpha} is not above 0 and up to 16"),
-            (self.exponent is None or 0 < self.exponent <= 16, f"exponent {self.exponent} is not above 0 and up to 16"),
-            (self.chunk is None or self.chunk > 0, f"a chunk of {self.chunk} s"),
-            (not (self.two_stems and self.stems), "two_stems and stems exclude each other"),
-            (not (self.two_stems and self.residual), "with two_stems the residual is silent: leave one of them out"),
-            (len(set(self.stems)) == len(self.stems), f"stems {self.stems} repeat themselves"),
-        ]
-        for ok, message in checks:
-            if not ok:
-                raise UsageError(f"{message}; change that option")
-
-
-class Source(Protocol):
-    """Where a mixture comes from: decoded anew at each call of ``blocks``."""
-
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def samples(self) -> int: ...
-    def blocks(self) -> Iterator[F32]:
-        """Blocks [channels, n] float32, ``samples`` in all."""
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """A mixture [C, N] in memory."""
-
-    data: F32
-    sample_rate: int
-
-    @property
-    def channels(self) -> int:
-        return int(self.data.shape[0])
-
-    @property
-    def samples(self) -> int:
-        return int(self.data.shape[1])
-
-    def blocks(self) -> Iterator[F32]:
-        for at in range(0, self.samples, BLOCK):
-            yield self.data[:, at : at + BLOCK]
 
 
 class Separator:
@@ -219,7 +138,7 @@ class Separator:
         samples = resampled_length(source.samples, source.sample_rate, rate)
         raw = self._separated(source, model_samples, wanted, options, progress)
         channels = 1 if source.channels == 1 else self.spec.channels
-        stems = _rerated(_narrowed(raw, channels), len(wanted), channels, self.spec.sample_rate, rate, samples)
+        stems = rerated(narrowed(raw, channels), len(wanted), channels, self.spec.sample_rate, rate, samples)
         yield from complement(stems, source, self.spec.channels, rate) if rest else stems
 
     def _separated(
@@ -236,7 +155,7 @@ class Separator:
             filtering = change_filter(spec, options)
             together = filtering.method == "ratio" or (filtering.method == "mask" and filtering.alpha > 0)
             estimated = range(len(self.stems)) if together else wanted
-            grouping = _change_blocks(spec.blocks, options.chunk, spec)
+            grouping = change_blocks(spec.blocks, options.chunk, spec)
             yield from separate_frames(
                 self._begun(estimated),
                 samples,
@@ -249,7 +168,7 @@ class Separator:
             )
             return
         assert spec.chunks is not None
-        _refuse_filter_options(spec, options)
+        refuse_filter_options(spec, options)
         level = Level()
         if spec.normalization.kind == "track":
             statistics = Statistics()
@@ -257,7 +176,7 @@ class Separator:
                 self._check()
                 statistics.add(block)
             level = statistics.level(spec.normalization.eps)
-        chunks = _change_chunks(spec.chunks, options.chunk, spec)
+        chunks = change_chunks(spec.chunks, options.chunk, spec)
         plan = make_plan(samples, chunks, overlap=options.overlap, shifts=options.shifts, seed=options.seed)
         standard = None
         if spec.normalization.kind == "spectrum" and spec.stft is not None and len(list(islice(plan.chunks(), 2))) > 1:
@@ -292,127 +211,3 @@ class Separator:
     def renew(self) -> None:
         """Forget a ``cancel``; ``stream`` does so by itself."""
         self._cancelled.clear()
-
-
-def as_mixture(mix: npt.ArrayLike) -> tuple[F32, Callable[[F32], F32]]:
-    """An array as [C, N] float32, and the way back from [C, N] to the shape that was given. See ``separate``."""
-    array = np.asarray(mix)
-    if array.dtype.kind in "iu":
-        info = np.iinfo(array.dtype)
-        middle = 0 if info.min < 0 else (info.max + 1) // 2
-        array = (array.astype(np.float64) - middle) / (info.max + 1 - middle)
-    elif array.dtype.kind not in "fb" or array.dtype.kind == "b":
-        raise AudioError(f"a mixture of type {array.dtype} is not audio; give float or integer samples")
-    array = array.astype(np.float32, copy=False)
-    if array.ndim == 1:
-        data, back = array[None], lambda y: y[0]
-    elif array.ndim == 2 and array.shape[0] <= array.shape[1]:
-        data, back = array, lambda y: y
-    elif array.ndim == 2:
-        data, back = np.ascontiguousarray(array.T), lambda y: y.T
-    else:
-        raise AudioError(f"a mixture of shape {list(array.shape)} is not [samples] or [channels, samples]; reshape it")
-    if data.size == 0:
-        raise AudioError("the mixture has no samples; give at least one")
-    if data.shape[0] > 2:
-        raise AudioError(f"the mixture has {data.shape[0]} channels; mix it down to mono or stereo first")
-    if not np.isfinite(data).all():
-        channel, at = np.argwhere(~np.isfinite(data))[0]
-        raise AudioError(f"the mixture is not finite at sample {at} of channel {channel}; mend it first")
-    return data, back
-
-
-def fit_channels(block: F32, channels: int) -> F32:
-    """A block [c, n] as [channels, n]: mono is repeated, a mono model hears the mean of the channels."""
-    if block.shape[0] == channels:
-        return block
-    if block.shape[0] == 1:
-        return np.repeat(block, channels, axis=0)
-    if channels == 1:
-        mean: F32 = block.mean(axis=0, keepdims=True, dtype=np.float32)
-        return mean
-    raise AudioError(f"{block.shape[0]} channels don't fit a model of {channels}; mix the song down to stereo first")
-
-
-def change_filter(spec: ModelSpec, options: Options) -> Filter:
-    """The model's filter with the caller's changes. Raises UsageError for one that means nothing to it."""
-    base = spec.filter
-    assert base is not None
-    if options.wiener and base.method == "mask":
-        base = replace(base, alpha=options.alpha or 1.0)
-    elif options.wiener is False:
-        base = replace(base, alpha=0.0, iterations=0)
-    elif options.wiener and base.method == "ratio":
-        base = replace(base, method="wiener", iterations=1, softmask=False)
-    changes: dict[str, Any] = {
-        "iterations": options.niter,
-        "softmask": options.softmask,
-        "window": options.wiener_window,
-        "exponent": options.exponent,
-        "above": options.mask_extension,
-        "alpha": options.alpha,
-    }
-    meant = {
-        "mask": {"alpha"} if base.alpha else set(),
-        "ratio": {"exponent", "above"},
-        "wiener": {"iterations", "softmask", "window", "alpha"},
-    }[base.method]
-    for name, value in changes.items():
-        if value is not None and name not in meant:
-            raise UsageError(f"{name} means nothing to the {base.method} filter of {spec.name}; leave that option out")
-    return replace(base, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _refuse_filter_options(spec: ModelSpec, options: Options) -> None:
-    names = ("niter", "softmask", "alpha", "wiener_window", "exponent", "mask_extension", "wiener")
-    for name in names:
-        if getattr(options, name):
-            raise UsageError(f"{name} is an option of magnitude models and {spec.name} is none; leave it out")
-
-
-def _change_chunks(chunks: Chunks, seconds: float | None, spec: ModelSpec) -> Chunks:
-    if seconds is None:
-        return chunks
-    length = round(seconds * spec.sample_rate)
-    if chunks.fixed and length != chunks.length:
-        fixed = chunks.length / spec.sample_rate
-        raise UsageError(f"the graph of {spec.name} takes chunks of {fixed:g} s only; leave --chunk out")
-    return replace(chunks, length=max(1, length), whole=max(1, length) if chunks.whole else 0)
-
-
-def _change_blocks(blocks: Blocks, seconds: float | None, spec: ModelSpec) -> Blocks:
-    if seconds is None:
-        return blocks
-    assert spec.stft is not None
-    if blocks.padded:
-        raise UsageError(f"the graph of {spec.name} takes blocks of {blocks.frames} frames only; leave --chunk out")
-    frames = max(8, round(seconds * spec.sample_rate / spec.stft.hop))
-    return replace(blocks, frames=frames, whole=frames, overlap=min(blocks.overlap, frames // 4))
-
-
-def _narrowed(blocks: Iterator[F32], channels: int) -> Iterator[F32]:
-    """Stem blocks [S, C, n] with ``channels``: a mono song gets mono stems."""
-    for block in blocks:
-        yield block if block.shape[1] == channels else block.mean(axis=1, keepdims=True, dtype=np.float32)
-
-
-def _rerated(blocks: Iterator[F32], stems: int, channels: int, rate: int, wanted: int, samples: int) -> Iterator[F32]:
-    """Stem blocks [S, C, n] resampled to ``wanted`` Hz, ``samples`` in all."""
-    flat = (block.reshape(stems * channels, -1) for block in blocks)
-    for block in resample(flat, stems * channels, rate, wanted, samples):
-        yield block.reshape(stems, channels, -1)
-
-
-def complement(stems: Iterator[F32], source: Source, model_channels: int, rate: int) -> Iterator[F32]:
-    """Stem blocks [S, C, n] at ``rate`` with one stem more: the source, decoded again, less their sum."""
-    channels = 1 if source.channels == 1 else model_channels
-    samples = resampled_length(source.samples, source.sample_rate, rate)
-    mixture = resample(source.blocks(), source.channels, source.sample_rate, rate, samples)
-    held = np.zeros((source.channels, 0), np.float32)
-    for block in stems:
-        count = block.shape[-1]
-        while held.shape[-1] < count:
-            held = np.concatenate([held, next(mixture)], axis=-1)
-        rest = fit_channels(held[:, :count], channels) - block.sum(axis=0, dtype=np.float32)
-        held = held[:, count:]
-        yield np.concatenate([block, rest[None]])

@@ -18,11 +18,12 @@ from ortsep.model import Model
 from ortsep.models.catalogue import folder_name
 from ortsep.models.errors import OrtsepError, OutputError, UsageError
 from ortsep.null import null_depth
+from ortsep.options import Options
 from ortsep.pictures import require_matplotlib
 from ortsep.pipeline import ahead
 from ortsep.provenance import provenance, still_right, write_sidecar
 from ortsep.resample import resampled_length
-from ortsep.separator import Options, Separator
+from ortsep.separator import Separator
 from ortsep.session import Cancelled
 from ortsep.stems.files import StemWriter, Written
 from ortsep.stems.paths import output_paths

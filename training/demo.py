@@ -20,7 +20,7 @@ from ortsep import Separator
 from ortsep.export.exporter import choose_weights, export_model
 from ortsep.export.validate import table, validate_model
 from ortsep.models.errors import OrtsepError
-from ortsep.separator import Options
+from ortsep.options import Options
 from ortsep.songs import Files, SongReport, separate_file
 from training.clips import Stroke, desk, render
 from training.kits import ROLES, STEMS, synthetic

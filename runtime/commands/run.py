@@ -17,8 +17,9 @@ from ortsep.commands.progress import Events, Sentences, Teller
 from ortsep.model import find_model
 from ortsep.models.catalogue import catalogue
 from ortsep.models.errors import FileMissing, OrtsepError, UsageError
+from ortsep.options import Options
 from ortsep.pictures import require_matplotlib
-from ortsep.separator import Options, Separator
+from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport, pages, places
 from ortsep.spool import spool
 from ortsep.stems.partials import hold, release

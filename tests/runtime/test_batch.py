@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ortsep.separator import Options, Separator
+from ortsep.options import Options
+from ortsep.separator import Separator
 from ortsep.songs import Files, separate_file
 from ortsep.stems.partials import partial_path, sweep
 

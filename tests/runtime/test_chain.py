@@ -16,8 +16,10 @@ from ortsep.chain import Chain
 from ortsep.drums import separate_drum_stems
 from ortsep.models.errors import ModelError, UsageError
 from ortsep.network import Network
-from ortsep.separator import ArraySource, Options, Separator
+from ortsep.options import Options
+from ortsep.separator import Separator
 from ortsep.songs import Files, TimedOut, separate_file
+from ortsep.sources import ArraySource
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 Snr = Callable[[Any, Any], float]

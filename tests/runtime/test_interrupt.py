@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from ortsep import separator as separating
-from ortsep.separator import ArraySource, Separator
+from ortsep.separator import Separator
 from ortsep.session import Cancelled
+from ortsep.sources import ArraySource
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 STUCK = """

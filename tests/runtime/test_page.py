@@ -17,10 +17,11 @@ import soundfile
 from ortsep.models.errors import MissingDependency, UsageError
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, Weights, from_json
+from ortsep.options import Options
 from ortsep.overview import Gatherer, Overview
 from ortsep.page import Signal, decibels, link, render
 from ortsep.pictures import clock, common_scale, time_ticks
-from ortsep.separator import Options, Separator
+from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport, pages, places, separate_file
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"

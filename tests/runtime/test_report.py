@@ -18,8 +18,9 @@ import pytest
 import soundfile
 
 from ortsep.models.errors import AudioError, OutputError
+from ortsep.options import Options
 from ortsep.overview import BANDS, Gatherer
-from ortsep.separator import Options, Separator
+from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport, separate_file
 from ortsep.stems.partials import partial_path
 

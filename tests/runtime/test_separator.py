@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ortsep.models.errors import AudioError, ModelError, UsageError
-from ortsep.separator import ArraySource, Options, Separator, as_mixture
+from ortsep.options import Options
+from ortsep.separator import Separator
+from ortsep.sources import ArraySource, as_mixture
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 Snr = Callable[[Any, Any], float]
