@@ -19,6 +19,10 @@ from ortsep.export.passes.inference import Shape, inferred
 Array = npt.NDArray[Any]
 
 
+_CARRIED = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather", "Concat", "Pad", "Expand"}
+"""Operators that give what they are given, whatever its type."""
+
+
 class Editor:
     """A graph under change. ``shape``, ``constant``, ``producer`` and ``users`` answer for any value."""
 
@@ -145,17 +149,18 @@ class Editor:
         return self._by_content[key]
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node with one float32 output."""
+        """Add a node with one output, float32 unless it only moves what is of another type."""
         name = self.fresh(f"{kind}_new")
         node = helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes)
         self.nodes.append(node)
         self._index(node)
-        self._kinds[name] = TensorProto.FLOAT
+        self._kinds[name] = self._kinds.get(inputs[0], 0) if kind in _CARRIED else TensorProto.FLOAT
         return name
 
     def copy(self, node: onnx.NodeProto, *inputs: str, **changes: Any) -> str:
         """Add a node like ``node`` with other inputs and attributes; of its outputs the first."""
         new = self.op(node.op_type, *inputs, domain=node.domain)
+        self._kinds[new] = self._kinds.get(node.output[0], 0)
         made = self._producer[new]
         for attribute in node.attribute:
             if attribute.name not in changes:

@@ -1,0 +1,246 @@
+"""Every general pass, alone and together, on every family: on torch's own export of the network, and on ortsep's graph.
+
+The passes know nothing of families. What they are given first is what somebody has who calls ``torch.onnx.export`` on
+the original network (Spleeter's in torch, as ``spleeter_reference`` has it), then what ortsep's exporter makes of it.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import MethodType
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from demucs.demucs import Demucs
+from demucs.hdemucs import HDemucs
+from demucs.htdemucs import HTDemucs
+from torch import nn
+
+from ortsep.export.demucs_time import demucs_v3_graph
+from ortsep.export.drums_mini_network import DrumsMini
+from ortsep.export.drums_mini_network import build_graph as drums_mini_graph
+from ortsep.export.hdemucs import hdemucs_graph
+from ortsep.export.htdemucs import htdemucs_graph
+from ortsep.export.larsnet_network import UNet
+from ortsep.export.larsnet_network import build_graph as larsnet_graph
+from ortsep.export.moises_architecture import Architecture, random_state
+from ortsep.export.moises_graph import build_graph as moises_graph
+from ortsep.export.moises_network import load_network, masks
+from ortsep.export.open_unmix_network import Shape, random_network
+from ortsep.export.open_unmix_network import build_graph as open_unmix_graph
+from ortsep.export.passes import apply, optimize, passes
+from ortsep.export.random_weights import randomise
+from ortsep.export.spleeter_graph import spleeter_graph
+from ortsep.export.spleeter_reference import unet_logits
+from ortsep.export.spleeter_weights import Architecture as SpleeterArchitecture
+from ortsep.export.spleeter_weights import networks, random_variables
+
+Snr = Callable[[Any, Any], float]
+STEMS = ["drums", "bass", "other"]
+ALONE = sorted({one.__name__ for portable in (False, True) for one in passes(portable)})
+GATE = 100.0
+"""dB that a rewritten graph must keep of the graph that it was made from."""
+TORCH = 90.0
+"""dB against the network in float64; torch's plain graphs of Demucs sum their norms flat and reach less by themselves."""
+
+
+class Family(NamedTuple):
+    network: nn.Module
+    inputs: dict[str, np.ndarray]
+    own: onnx.ModelProto
+
+
+class Outside(nn.Module):
+    """A hybrid Demucs on (mix, spectrum) with the STFT and its inverse left out, as a plain export needs it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        if isinstance(model, HTDemucs):
+            model.crosstransformer.sin_random_shift = 0
+        for name, function in {
+            "_spec": lambda _, x: self.spectrum,
+            "_magnitude": lambda _, z: z,
+            "_mask": self._keep,
+            "_ispec": lambda _, z, length: torch.zeros(()),
+        }.items():
+            nn.Module.__setattr__(model, name, MethodType(function, model))
+
+    def _keep(self, _: Any, z: torch.Tensor, spectra: torch.Tensor) -> torch.Tensor:
+        self.spectra = spectra
+        return spectra
+
+    def forward(self, mix: torch.Tensor, spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.spectrum = spectrum
+        return self.model(mix), self.spectra
+
+
+class Function(nn.Module):
+    """A function of a network and a tensor as a module."""
+
+    def __init__(self, network: Any, function: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self.network, x)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return (np.random.default_rng(3).standard_normal(shape) * 0.3).astype(np.float32)
+
+
+def built(model: Any) -> Any:
+    randomise(model, 1)
+    return model.eval()
+
+
+def htdemucs() -> Family:
+    model = built(HTDemucs(STEMS, channels=8, dconv_mode=3, t_layers=3, t_heads=4, bottom_channels=32, segment=1))
+    graph = htdemucs_graph(model)
+    return Family(Outside(model), {"mix": noise(1, 2, 44100), "spectrum": noise(1, 4, 2048, 44)}, graph)
+
+
+def hdemucs() -> Family:
+    # no LSTM: how torch frames it depends on the length, which no plain export can follow
+    model = built(HDemucs(STEMS, channels=8, nfft=1024, depth=4, norm_starts=2, dconv_attn=9, dconv_lstm=9, cac=True))
+    inputs = {"mix": noise(1, 2, 256 * 64), "spectrum": noise(1, 4, 512, 64)}
+    return Family(Outside(model), inputs, hdemucs_graph(model, samples=256 * 64))
+
+
+def demucs() -> Family:
+    model = built(Demucs(STEMS, channels=8, depth=4, norm_starts=2, dconv_attn=9, dconv_lstm=9, lstm_layers=0))
+    samples = model.valid_length(6000)
+    return Family(model, {"mix": noise(1, 2, samples)}, demucs_v3_graph(model, samples=samples))
+
+
+def open_unmix() -> Family:
+    network = random_network(Shape(bins=129, heard=93, channels=2, hidden=32), 5)
+    return Family(network, {"magnitude": np.abs(noise(1, 2, 129, 24))}, open_unmix_graph(network, "small"))
+
+
+def larsnet() -> Family:
+    network = built(UNet(128))
+    return Family(network, {"magnitude": np.abs(noise(1, 2, 128, 64))}, larsnet_graph(network, 64, "small"))
+
+
+def moises_light() -> Family:
+    sizes = {"n_fft": 256, "hop_size": 64, "freq_dim": 96, "n_bands": 3, "G": 6, "n_enc": 2, "n_dec": 1}
+    arch = Architecture(**sizes, n_split_enc=2, n_rope=2, dim_head=8, heads=2)
+    state = random_state(arch, 0)
+    network = Function(load_network(arch, state), masks)
+    return Family(network, {"spectrum": noise(1, 4, 96, 12)}, moises_graph(arch, state))
+
+
+def spleeter() -> Family:
+    (net,) = networks(random_variables(1, 2), 1)
+    arch = SpleeterArchitecture("ELU", "ELU", False)
+
+    def stem(_: Any, magnitude: torch.Tensor) -> torch.Tensor:
+        x = magnitude.swapaxes(2, 3).double()
+        return (torch.sigmoid(unet_logits(x, net, arch)) * x).swapaxes(2, 3).float()
+
+    inputs = {"magnitude": np.abs(noise(1, 2, 1024, 512))}
+    return Family(Function(nn.Identity(), stem), inputs, spleeter_graph("one", [net], arch).model())
+
+
+def drums_mini() -> Family:
+    network = built(DrumsMini())
+    return Family(network, {"magnitude": np.abs(noise(1, 2, 1025, 24)) * 30}, drums_mini_graph(network, "small"))
+
+
+FAMILIES = (htdemucs, hdemucs, demucs, open_unmix, larsnet, moises_light, spleeter, drums_mini)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small only lose by sharing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By ONNX Runtime as the file says it, without rewriting of its own."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [t.name for t in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+@cache
+def made(family: Callable[[], Family]) -> tuple[Family, onnx.ModelProto]:
+    """The family's pieces and torch's plain export of its network."""
+    pieces = family()
+    tensors = tuple(torch.from_numpy(value) for value in pieces.inputs.values())
+    file = io.BytesIO()
+    torch.backends.mha.set_fastpath_enabled(False)  # it has no ONNX form
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(pieces.network, tensors, file, dynamo=False, opset_version=18, input_names=[*pieces.inputs])
+    return pieces, onnx.load_from_string(file.getvalue())
+
+
+def graphs(family: Callable[[], Family], which: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    pieces, plain = made(family)
+    return (plain if which == "plain" else pieces.own), pieces.inputs
+
+
+def worst(reference: dict[str, np.ndarray], found: dict[str, np.ndarray], snr: Snr) -> float:
+    return min(snr(reference[name].astype(np.float64), found[name]) for name in reference)
+
+
+@cache
+def untouched(family: Callable[[], Family], which: str) -> dict[str, np.ndarray]:
+    return run(*graphs(family, which))
+
+
+@pytest.mark.parametrize("which", ["plain", "own"])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family.__name__))
+def test_each_pass_alone(family: Callable[[], Family], which: str, snr: Snr) -> None:
+    model, inputs = graphs(family, which)
+    changed = []
+    for one in {one.__name__: one for portable in (False, True) for one in passes(portable)}.values():
+        rewritten, places = apply(model, one)
+        if places:
+            changed.append(one.__name__)
+            print(one.__name__, places)
+            assert worst(untouched(family, which), run(rewritten, inputs), snr) > GATE, one.__name__
+    assert changed or which == "own", "nothing to do on a plain export"
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+@pytest.mark.parametrize("which", ["plain", "own"])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family.__name__))
+def test_all_passes_together(family: Callable[[], Family], which: str, portable: bool, snr: Snr) -> None:
+    model, inputs = graphs(family, which)
+    rewritten, reports = optimize(model, portable=portable)
+    assert worst(untouched(family, which), run(rewritten, inputs), snr) > GATE
+    again, _ = optimize(rewritten, portable=portable)
+    assert worst(untouched(family, which), run(again, inputs), snr) > GATE
+    if which == "plain":
+        assert sum(report.changed for report in reports)
+        assert all(node.domain == "" for node in rewritten.graph.node) or not portable
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: str(family.__name__))
+def test_the_plain_export_optimised_is_the_network(family: Callable[[], Family], snr: Snr) -> None:
+    pieces, plain = made(family)
+    found = run(optimize(plain)[0], pieces.inputs)
+    pieces.network.double()
+    try:
+        with torch.no_grad():
+            result = pieces.network(*(torch.from_numpy(value).double() for value in pieces.inputs.values()))
+    finally:
+        pieces.network.float()
+    wanted = result if isinstance(result, tuple) else (result,)
+    for reference, value in zip(wanted, found.values(), strict=True):
+        assert snr(reference.numpy(), value) > TORCH
