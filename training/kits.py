@@ -32,10 +32,10 @@ PREFIXES = {
 """What a recorded one-shot is, by the beginning of its file name (sonic-pi's names among them)."""
 
 
-RECORDED = {"kick": 0.2, "snare": 0.2, "tom": 0.3, "hihat": 0.4, "crash": 0.25, "ride": 0.25}
+RECORDED = {"kick": 0.3, "snare": 0.35, "tom": 0.35, "hihat": 0.4, "crash": 0.35, "ride": 0.35}
 """Share of instruments that are recorded one-shots where there are any; most for the hi-hat, whose synthesis convinces
 least."""
-LAYERED = {"kick": 0.0, "snare": 0.2, "tom": 0.0, "hihat": 0.3, "crash": 0.25, "ride": 0.25}
+LAYERED = {"kick": 0.0, "snare": 0.15, "tom": 0.0, "hihat": 0.2, "crash": 0.15, "ride": 0.15}
 """Share of instruments that are a recorded and a synthesised one struck together."""
 
 

@@ -115,10 +115,10 @@ def kick(rng: Rng) -> Callable[[float], F32]:
 
 def snare(rng: Rng) -> Callable[[float], F32]:
     """A snare drum: two strong modes, weak ringing ones, and the wires' noise."""
-    low = float(log_uniform(rng, 140, 300))
+    low = float(log_uniform(rng, 120, 300))
     modes = np.concatenate([[low, low * rng.uniform(1.45, 1.9)], log_uniform(rng, 350, 2500, 8)])
-    decays = np.concatenate([log_uniform(rng, 0.03, 0.18, 2), log_uniform(rng, 0.02, 0.3, 8)])
-    gains = np.concatenate([[1.0, rng.uniform(0.2, 1)], log_uniform(rng, 0.005, 0.25, 8)]) * log_uniform(rng, 0.25, 1.5)
+    decays = np.concatenate([log_uniform(rng, 0.03, 0.25, 2), log_uniform(rng, 0.02, 0.3, 8)])
+    gains = np.concatenate([[1.0, rng.uniform(0.2, 1)], log_uniform(rng, 0.005, 0.25, 8)]) * log_uniform(rng, 0.4, 4.0)
     edges = (float(log_uniform(rng, 300, 1500)), 2500.0, 5000.0, 9000.0, 16000.0)
     wire_gains = log_uniform(rng, 0.3, 1.6, 4) * np.array([1.0, 1.0, 0.9, 0.6])
     wire_decays = log_uniform(rng, 0.04, 0.22) * log_uniform(rng, 0.6, 1.5, 4)
@@ -165,16 +165,18 @@ def tom(rng: Rng, low: float) -> Callable[[float], F32]:
     decays = decay * MEMBRANE ** -rng.uniform(0.4, 1.6)
     gains = rng.uniform(0.2, 1, count) * MEMBRANE ** -rng.uniform(0.3, 2.0)
     bend, bend_time = float(log_uniform(rng, 0.01, 0.6)), float(log_uniform(rng, 0.02, 0.12))
-    stick, stick_low = float(log_uniform(rng, 0.02, 0.6)), float(log_uniform(rng, 700, 3500))
-    buzz = float(log_uniform(rng, 0.003, 0.1))
+    stick, stick_low = float(log_uniform(rng, 0.05, 2.0)), float(log_uniform(rng, 700, 3500))
+    stick_decay = float(log_uniform(rng, 0.002, 0.012))
+    buzz = float(log_uniform(rng, 0.01, 0.3))
 
     def strike(force: float) -> F32:
         n = int(min(2.2, 6 * decay + 0.1) * RATE)
         tune = rng.uniform(0.995, 1.005)
         x = swept_sine(rng, low * tune, bend * force, bend_time, decays[0], n)
         x += modal_bank(modes[1:] * tune, decays[1:], gains[1:] * (0.4 + 0.6 * force), rng.uniform(0, 6, count - 1), n)
-        x += stick * force * click(rng, stick_low, stick_low * 3, 0.003, n)
-        x += buzz * banded_noise(rng, (150, 600, 2500), np.array([1, 0.7]), np.full(2, decay * 0.4), n, 0.001)
+        x += stick * force * click(rng, stick_low, stick_low * 3, stick_decay, n)
+        noise = banded_noise(rng, (150, 600, 2500, 7000), np.array([1, 0.7, 0.3]), np.full(3, decay * 0.4), n, 0.001)
+        x += buzz * noise
         return _level(x) * np.float32(1.6)
 
     return strike
@@ -197,6 +199,8 @@ def hihat(rng: Rng) -> dict[str, Callable[[float], F32]]:
     opened = float(log_uniform(rng, 0.18, 0.9))
     slope = float(rng.uniform(-0.4, 0.4))
     stick = float(log_uniform(rng, 0.05, 1.0))
+    thump, thumps = float(log_uniform(rng, 0.01, 0.6)), log_uniform(rng, 120, 1200, 6)
+    thump_decays = log_uniform(rng, 0.008, 0.06, 6)
     electronic = rng.uniform() < 0.15
     mean = float(np.sqrt(np.sum(amplitudes**2)) + 1e-9)
 
@@ -208,6 +212,7 @@ def hihat(rng: Rng) -> dict[str, Callable[[float], F32]]:
         if not electronic:
             bands = decay * log_uniform(rng, 0.7, 1.3, 4)
             x += 0.5 * banded_noise(rng, edges, noise_gains * (0.4 + 0.6 * force), bands, n, attack)
+            x += modal_bank(thumps, thump_decays, rng.uniform(0.2, 1, 6) * thump * force, rng.uniform(0, 6, 6), n)
         x += stick * force * click(rng, 3000, 12000, 0.0015, n)
         if attack:
             x *= 1 - np.exp(-np.arange(n) / (attack * RATE)).astype(np.float32)
