@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from types import MethodType
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ import torch
 from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
+from demucs.utils import center_trim
 from torch import nn
 
 from ortsep.export.demucs_time import demucs_v3_graph
@@ -30,7 +32,8 @@ from ortsep.export.larsnet_network import UNet
 from ortsep.export.larsnet_network import build_graph as larsnet_graph
 from ortsep.export.moises_architecture import Architecture, random_state
 from ortsep.export.moises_graph import build_graph as moises_graph
-from ortsep.export.moises_network import load_network, masks
+from ortsep.export.moises_network import load_network
+from ortsep.export.moises_network import masks as moises_masks
 from ortsep.export.open_unmix_network import Shape, random_network
 from ortsep.export.open_unmix_network import build_graph as open_unmix_graph
 from ortsep.export.passes import apply, optimize, passes
@@ -46,7 +49,7 @@ ALONE = sorted({one.__name__ for portable in (False, True) for one in passes(por
 GATE = 100.0
 """dB that a rewritten graph must keep of the graph that it was made from."""
 TORCH = 90.0
-"""dB against the network in float64; torch's plain graphs of Demucs sum their norms flat and reach less by themselves."""
+"""dB against the network in float64; torch's plain graphs of Demucs sum their norms flat and reach less."""
 
 
 class Family(NamedTuple):
@@ -114,7 +117,9 @@ def hdemucs() -> Family:
 
 
 def demucs() -> Family:
-    model = built(Demucs(STEMS, channels=8, depth=4, norm_starts=2, dconv_attn=9, dconv_lstm=9, lstm_layers=0))
+    # nor resampling, which torch's tracer can't follow
+    sizes = {"channels": 8, "depth": 4, "norm_starts": 2, "dconv_attn": 9, "dconv_lstm": 9}
+    model = built(Demucs(STEMS, **sizes, lstm_layers=0, resample=False))
     samples = model.valid_length(6000)
     return Family(model, {"mix": noise(1, 2, samples)}, demucs_v3_graph(model, samples=samples))
 
@@ -133,17 +138,19 @@ def moises_light() -> Family:
     sizes = {"n_fft": 256, "hop_size": 64, "freq_dim": 96, "n_bands": 3, "G": 6, "n_enc": 2, "n_dec": 1}
     arch = Architecture(**sizes, n_split_enc=2, n_rope=2, dim_head=8, heads=2)
     state = random_state(arch, 0)
-    network = Function(load_network(arch, state), masks)
+    network = Function(load_network(arch, state), moises_masks)
     return Family(network, {"spectrum": noise(1, 4, 96, 12)}, moises_graph(arch, state))
 
 
 def spleeter() -> Family:
     (net,) = networks(random_variables(1, 2), 1)
-    arch = SpleeterArchitecture("ELU", "ELU", False)
+    arch = SpleeterArchitecture(1024, "ELU", "ELU", softmax=False)
 
     def stem(_: Any, magnitude: torch.Tensor) -> torch.Tensor:
-        x = magnitude.swapaxes(2, 3).double()
-        return (torch.sigmoid(unet_logits(x, net, arch)) * x).swapaxes(2, 3).float()
+        x = magnitude.swapaxes(2, 3)
+        kind = np.float64 if x.dtype == torch.float64 else np.float32
+        with mock.patch("ortsep.export.spleeter_reference._double", lambda a: torch.from_numpy(np.array(a, kind))):
+            return (torch.sigmoid(unet_logits(x, net, arch)) * x).swapaxes(2, 3)
 
     inputs = {"magnitude": np.abs(noise(1, 2, 1024, 512))}
     return Family(Function(nn.Identity(), stem), inputs, spleeter_graph("one", [net], arch).model())
@@ -151,10 +158,23 @@ def spleeter() -> Family:
 
 def drums_mini() -> Family:
     network = built(DrumsMini())
-    return Family(network, {"magnitude": np.abs(noise(1, 2, 1025, 24)) * 30}, drums_mini_graph(network, "small"))
+    band = network.band
+    pool = (band[None] == torch.arange(network.arch.bands)[:, None]).float()
+
+    def masks(network: Any, magnitude: torch.Tensor) -> torch.Tensor:
+        # its own pooling, an index_add, is nothing that torch can export
+        power = (pool / pool.sum(1, keepdim=True)).to(magnitude.dtype) @ magnitude.square()
+        return torch.softmax(network.logits(power), 1)[:, :, :, band]
+
+    return Family(
+        Function(network, masks), {"magnitude": np.abs(noise(1, 2, 1025, 24)) * 30}, drums_mini_graph(network, "small")
+    )
 
 
 FAMILIES = (htdemucs, hdemucs, demucs, open_unmix, larsnet, moises_light, spleeter, drums_mini)
+UNTOUCHED = (larsnet,)
+"""Plain exports in which no pass finds anything: this one's norms stand behind activations, and its transposed
+convolutions have kernels of 5 for a stride of 2."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -176,16 +196,24 @@ def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.n
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
+def trimmed(tensor: torch.Tensor, reference: Any) -> torch.Tensor:
+    """``center_trim`` to a length that the tracer has made a tensor."""
+    return center_trim(tensor, reference if getattr(reference, "ndim", 0) else int(reference))
+
+
 @cache
 def made(family: Callable[[], Family]) -> tuple[Family, onnx.ModelProto]:
     """The family's pieces and torch's plain export of its network."""
     pieces = family()
+    pieces.network.eval()
     tensors = tuple(torch.from_numpy(value) for value in pieces.inputs.values())
     file = io.BytesIO()
     torch.backends.mha.set_fastpath_enabled(False)  # it has no ONNX form
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mock.patch("demucs.demucs.center_trim", trimmed):
         warnings.simplefilter("ignore")
-        torch.onnx.export(pieces.network, tensors, file, dynamo=False, opset_version=18, input_names=[*pieces.inputs])
+        kept = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
+        names = [*pieces.inputs]
+        torch.onnx.export(pieces.network, tensors, file, dynamo=False, opset_version=18, input_names=names, **kept)
     return pieces, onnx.load_from_string(file.getvalue())
 
 
@@ -212,9 +240,8 @@ def test_each_pass_alone(family: Callable[[], Family], which: str, snr: Snr) -> 
         rewritten, places = apply(model, one)
         if places:
             changed.append(one.__name__)
-            print(one.__name__, places)
             assert worst(untouched(family, which), run(rewritten, inputs), snr) > GATE, one.__name__
-    assert changed or which == "own", "nothing to do on a plain export"
+    assert changed or which == "own" or family in UNTOUCHED
 
 
 @pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
@@ -226,7 +253,7 @@ def test_all_passes_together(family: Callable[[], Family], which: str, portable:
     assert worst(untouched(family, which), run(rewritten, inputs), snr) > GATE
     again, _ = optimize(rewritten, portable=portable)
     assert worst(untouched(family, which), run(again, inputs), snr) > GATE
-    if which == "plain":
+    if which == "plain" and family not in UNTOUCHED:
         assert sum(report.changed for report in reports)
         assert all(node.domain == "" for node in rewritten.graph.node) or not portable
 
