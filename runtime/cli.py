@@ -166,9 +166,10 @@ def run(
     A second model behind the first takes one of its stems: ortsep run htdemucs larsnet song.wav separates the drums
     further. MODEL@STEM says which stem, where the model itself does not.
     """
-    from ortsep.commands.run import Manner, run_songs
-    from ortsep.separator import Options
-    from ortsep.songs import Files
+    with interrupt.at_once():
+        from ortsep.commands.run import Manner, run_songs
+        from ortsep.separator import Options
+        from ortsep.songs import Files
 
     options = Options(
         stems=tuple(s.strip() for s in stems.split(",") if s.strip()),
@@ -231,7 +232,8 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Make an ONNX model from a checkpoint."""
-    from ortsep.commands.make import Making, export_command
+    with interrupt.at_once():
+        from ortsep.commands.make import Making, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
     making = Making(portable, precision.value, route, progress.value, json_, quiet)
@@ -253,7 +255,8 @@ def optimize(
     debug: Debug = False,
 ) -> None:
     """Rewrite any ONNX file to an equal but faster one; what it gains is measured, and what it changes in dB."""
-    from ortsep.commands.make import optimize_command
+    with interrupt.at_once():
+        from ortsep.commands.make import optimize_command
 
     how = precision.value
     _leave(
@@ -272,7 +275,8 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Prove that an exported model equals its original, stage by stage, in dB."""
-    from ortsep.commands.make import validate_command
+    with interrupt.at_once():
+        from ortsep.commands.make import validate_command
 
     _leave(validate_command(model, weights, song or [], seconds, as_json=json_, quiet=quiet))
 
@@ -283,7 +287,8 @@ def models(
     debug: Debug = False,
 ) -> None:
     """List the catalogue, and what is exported here."""
-    from ortsep.commands.show import models_command
+    with interrupt.at_once():
+        from ortsep.commands.show import models_command
 
     _leave(models_command(as_json=json_))
 
@@ -295,7 +300,8 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show what a model is: its spec, tensors, licence and figures."""
-    from ortsep.commands.show import inspect_command
+    with interrupt.at_once():
+        from ortsep.commands.show import inspect_command
 
     _leave(inspect_command(model, as_json=json_))
 
@@ -314,7 +320,8 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Measure speed and memory here."""
-    from ortsep.commands.bench import bench_command
+    with interrupt.at_once():
+        from ortsep.commands.bench import bench_command
 
     _leave(bench_command(model, song, seconds, runs, against, weights, as_json=json_))
 
@@ -327,7 +334,8 @@ def doctor(
     debug: Debug = False,
 ) -> None:
     """Examine execution providers, packages and decoders; what is found of MODEL is kept for --provider auto."""
-    from ortsep.commands.doctor import doctor_command
+    with interrupt.at_once():
+        from ortsep.commands.doctor import doctor_command
 
     _leave(doctor_command(model, as_json=json_, runs=runs))
 

@@ -109,6 +109,38 @@ def test_an_interrupted_batch_ends_at_once_and_goes_on_where_it_was(tmp_path: Pa
     assert [s["skipped"] for s in document["songs"]] == [True, False, False]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_jobs_that_have_just_begun_say_nothing_of_an_interruption(tmp_path: Path) -> None:
+    slow = """
+import os, sys, time
+if "--multiprocessing-fork" in sys.orig_argv:
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(60)
+"""
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    for name in ("a.wav", "b.wav"):
+        song(tmp_path / name)
+    env = {**os.environ, "ORTSEP_MODELS": str(GRAPHS), "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(
+        [*COMMAND, "waves", "a.wav", "b.wav", "--jobs", "2"],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        os.kill(int(process.stdout.readline()), signal.SIGINT)  # a terminal sends it to all; the jobs may be faster
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 130
+    assert errors.decode() == "ortsep: interrupted; nothing half-written was left\n"
+
+
 def test_what_was_made_otherwise_is_made_again(tmp_path: Path) -> None:
     song(tmp_path / "song.wav")
     shutil.copytree(GRAPHS / "waves", tmp_path / "waves")
