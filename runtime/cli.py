@@ -14,6 +14,7 @@ import typer
 
 from ortsep import __version__, interrupt
 from ortsep.models.errors import OrtsepError, UsageError
+from ortsep.stderr import keep_for_events
 
 app = typer.Typer(
     name="ortsep",
@@ -340,7 +341,7 @@ def doctor(
     _leave(doctor_command(model, as_json=json_, runs=runs))
 
 
-_INTERRUPTED = "ortsep: interrupted; nothing half-written was left"
+_INTERRUPTED = "interrupted; nothing half-written was left"
 
 
 def _leave(status: int) -> None:
@@ -350,17 +351,21 @@ def _leave(status: int) -> None:
 
 def main() -> NoReturn:
     """Entry point: an error becomes one sentence on stderr (in JSON mode also a document) and an exit status."""
-    interrupt.end_promptly(message=_INTERRUPTED)
+    interrupted = f"ortsep: {_INTERRUPTED}"
+    if _tells_events():
+        keep_for_events()
+        interrupted = _error_event(_INTERRUPTED, interrupt.STATUS)
+    interrupt.end_promptly(message=interrupted)
     try:
         app()
     except OrtsepError as error:
         _fail(error, error.status)
     except SystemExit as leaving:
         if leaving.code == interrupt.STATUS:  # what typer makes of KeyboardInterrupt
-            interrupt.leave(_INTERRUPTED)
+            interrupt.leave(interrupted)
         raise
     except KeyboardInterrupt:
-        interrupt.leave(_INTERRUPTED)
+        interrupt.leave(interrupted)
     except MemoryError:
         _fail(OrtsepError("memory ran out; close other programs, or take a smaller model"), 1)
     except Exception as error:
@@ -370,13 +375,21 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _tells_events() -> bool:
+    return "--progress=json" in sys.argv or ("--progress", "json") in pairwise(sys.argv)
+
+
+def _error_event(error: str, status: int) -> str:
+    return json.dumps({"event": "error", "error": error, "status": status})
+
+
 def _fail(error: OrtsepError, status: int, cause: Exception | None = None) -> NoReturn:
     if "--debug" in sys.argv:
         raise cause or error
     if "--json" in sys.argv:
         print(json.dumps({"version": __version__, "error": str(error), "status": status}, ensure_ascii=False))
-    if "--progress=json" in sys.argv or ("--progress", "json") in pairwise(sys.argv):
-        print(json.dumps({"event": "error", "error": str(error), "status": status}), file=sys.stderr)
+    if _tells_events():
+        print(_error_event(str(error), status), file=sys.stderr)
     else:
         print(f"ortsep: {error}", file=sys.stderr)
     sys.exit(status)

@@ -85,5 +85,5 @@ def leave(message: str = "") -> NoReturn:
     remove_held()
     with contextlib.suppress(OSError, ValueError):
         if message:
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{message}\n".encode())
+            os.write(sys.stderr.fileno() if sys.stderr else 2, f"{message}\n".encode())
     os._exit(STATUS)
