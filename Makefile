@@ -50,7 +50,7 @@ test-lean: $(LEAN)/installed
 	$(LEAN)/bin/python -m pytest tests/models tests/stems tests/runtime $(ARGS)
 
 test-full: $(FULL)/installed
-	$(FULL)/bin/python -m pytest tests/export tests/parity tests/runtime/test_report.py $(ARGS)
+	$(FULL)/bin/python -m pytest tests/export tests/parity tests/runtime/test_report.py tests/runtime/test_interrupt.py $(ARGS)
 
 fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
 	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)

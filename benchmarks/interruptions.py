@@ -5,7 +5,7 @@ decoding, running, writing), `jobs` (a batch in processes), `stdin` (waiting for
 (a reader that does not read), and with ``--export`` also `export` and `validate` of that model with random weights.
 The process must end with status 130 (or, while it imports, by the signal itself), without a traceback, and leave no
 temporary file, no incomplete stem, and no process. Exits with 1 where one does not, or takes 2 s or more. The signal
-comes no earlier than 0.3 s: before, it is Python that starts, not ortsep.
+comes no earlier than 0.1 s: before, it is Python that starts, not ortsep.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def states(model: str, export: str | None, threads: str, within: float) -> list[
 def interrupt(state: State, folder: Path, delay: float, number: signal.Signals) -> tuple[float, int, str]:
     """Seconds to the end of the last process, exit status, and stderr."""
     pipe = subprocess.PIPE if state.pipes else subprocess.DEVNULL
-    command = [sys.executable, "-m", "ortsep.cli", *state.arguments]
+    command = [sys.executable, "-m", "ortsep", *state.arguments]
     with tempfile.TemporaryFile("w+") as words:
         process = subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=words, start_new_session=True)
         time.sleep(delay)
@@ -117,12 +117,12 @@ def main() -> int:
             if arguments.states and state.name not in arguments.states:
                 continue
             if state.before:
-                subprocess.run([sys.executable, "-m", "ortsep.cli", *state.before], cwd=folder, check=True)
+                subprocess.run([sys.executable, "-m", "ortsep", *state.before], cwd=folder, check=True)
             chosen = State(state.name, [stem if a == "STEM" else a for a in state.arguments], state.within, state.pipes)
             slowest, clean = 0.0, 0
             for k in range(arguments.count):
                 number = (signal.SIGINT, signal.SIGTERM)[k % 2]
-                delay = rng.uniform(0.3, state.within)
+                delay = rng.uniform(0.1, state.within)
                 took, status, words = interrupt(chosen, folder, delay, number)
                 slowest = max(slowest, took)
                 left = remains(folder)

@@ -6,7 +6,6 @@ Names are deterministic, so that exporting the same weights twice gives the same
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ortsep.models.errors import OutputError
 from ortsep.models.spec import METADATA_KEY, ModelSpec, from_json
+from ortsep.stems.partials import hold, partial_path, release
 
 OPSET = 20
 """The first with Gelu; ONNX Runtime 1.17 and later run it."""
@@ -235,7 +235,7 @@ def save_model(model: onnx.ModelProto, path: Path) -> int:
     """
     if sum(tensor.ByteSize() for tensor in model.graph.initializer) >= _LARGEST:
         raise OutputError(f"{path.name} would be over ONNX's limit of 2 GB for one file; export fewer stems")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = hold(partial_path(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -249,6 +249,8 @@ def save_model(model: onnx.ModelProto, path: Path) -> int:
         if not isinstance(error, OSError):
             raise
         raise OutputError(f"{path} can't be written ({error.strerror}); choose another folder with --output") from error
+    finally:
+        release(partial)
     return size
 
 

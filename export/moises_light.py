@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.export.checkpoints import file_sha256, load_state
 from ortsep.export.family import F32, Choice, Complex, Float
 from ortsep.export.moises_architecture import STEMS, Architecture, State, of_card, parameter_count, random_state
 from ortsep.export.moises_checkpoint import Found, recognise
@@ -124,8 +125,6 @@ def load(card: Card, choice: Choice) -> MoisesLight:
             f"no weights are published for {card.name}; give a checkpoint of your own with --weights PATH, "
             "or --weights random for a test"
         )
-    from ortsep.export.checkpoints import file_sha256, load_state
-
     config = None if choice.config is None else read_config(choice.config)
     found = recognise(load_state(choice.path), str(choice.path), config)
     if found.card is not None and found.card.name != card.name:

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from ortsep.export.precision import GATES, run_graph, with_precision
 from ortsep.models.errors import FileMissing, ModelError, OutputError, UsageError
 from ortsep.models.spec import METADATA_KEY, Figure, from_json
 from ortsep.stems.manifest import FILE_NAME as MANIFEST
+from ortsep.stems.partials import scratch
 
 Say = Callable[[str], None]
 
@@ -93,8 +93,8 @@ def optimize_file(
         if report.changed:
             say(f"{report.name:<20} {report.changed:>5} changed, {report.before} -> {report.after} nodes")
     made = with_precision(made, precision)
-    with tempfile.TemporaryDirectory(prefix="ortsep-optimize-") as folder:
-        fast = Path(folder) / "optimized.onnx"
+    with scratch("ortsep-optimize-") as folder:
+        fast = folder / "optimized.onnx"
         save_model(made, fast)
         given = run_graph(source, inputs)
         exact, changed = optimize(model, [step_norm, step_means])

@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ortsep.models.errors import UsageError
 from ortsep.models.spec import Timing
+from ortsep.stems.partials import scratch
 
 Run = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -89,8 +89,8 @@ def int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))  # it advises through the root logger
-    with tempfile.TemporaryDirectory(prefix="ortsep-int8-") as folder:
-        path = Path(folder) / "int8.onnx"
+    with scratch("ortsep-int8-") as folder:
+        path = folder / "int8.onnx"
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         quantize_dynamic(

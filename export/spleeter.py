@@ -5,7 +5,6 @@ installed, its operators are what the graph is validated against (``ortsep.expor
 """
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ortsep.export.tf_bundle import graph_nodes, read_bundle
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.errors import FileMissing, UsageError, WeightsError
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
+from ortsep.stems.partials import scratch
 
 ROUTES = ("direct", "tensorflow")
 UNPACKED = 1 << 30
@@ -63,7 +63,7 @@ class Spleeter:
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
         """One graph, of operators of the ONNX standard only, ``portable`` or not.
 
-        Raises MissingDependency where the route is TensorFlow's and it, or tf2onnx, is not installed.
+        Raises MissingDependency where the route is TensorFlow's and tf2onnx is not installed.
         """
         if self.route == "tensorflow":
             yield f"{folder_name(self.spec.name)}.onnx", self._converted()
@@ -72,10 +72,10 @@ class Spleeter:
         yield f"{folder_name(self.spec.name)}.onnx", spleeter_graph(self.spec.name, nets, self.architecture).model()
 
     def _converted(self) -> onnx.ModelProto:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch("ortsep-spleeter-") as folder:
             prefix = self.prefix
             if prefix is None:
-                prefix = Path(folder) / "model"
+                prefix = folder / "model"
                 spleeter_tf.write_checkpoint(self.variables, prefix)
             return spleeter_tf.convert(prefix, self.spec.stems, self.architecture)
 
@@ -130,13 +130,15 @@ def load(card: Card, choice: Choice) -> Spleeter:
 
     ``choice.path``: a folder with ``model.index`` and ``model.data-*`` (or whichever its file ``checkpoint`` names), an
     ``.index`` file, or an archive like the official one. Raises DownloadError, FileMissing, WeightsError, and
-    UsageError for a part of the stems.
+    UsageError for a part of the stems, and MissingDependency where the route is TensorFlow's and it is not installed.
     """
     if choice.stems and set(choice.stems) != set(card.stems):
         raise UsageError(
             f"{card.name} can't be exported for {', '.join(choice.stems)} alone, since each mask is a ratio over all "
             "stems; export it whole and choose stems when running it"
         )
+    if choice.route == "tensorflow":
+        spleeter_tf.load_tensorflow()  # before anything is half made
     architecture = Architecture(**card.arguments)
     if choice.seed is not None:
         files = _Files(random_variables(len(card.stems), choice.seed), f"random:{choice.seed}", "")

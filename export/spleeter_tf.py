@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -23,7 +22,9 @@ from onnx import TensorProto, helper
 from ortsep.export.graph import IR_VERSION
 from ortsep.export.spleeter_reference import HOP, N_FFT, RATIO_EPS
 from ortsep.export.spleeter_weights import DOWN, EPSILON, FRAMES, UP, Architecture, expected_shapes
+from ortsep.interrupt import at_once
 from ortsep.models.errors import MissingDependency, ModelError
+from ortsep.stems.partials import scratch
 
 TF2ONNX_OPSET = 18
 """The newest that tf2onnx 1.17 writes."""
@@ -37,10 +38,12 @@ def available(*modules: str) -> bool:
     return all(find_spec(name) is not None for name in ("tensorflow", *modules))
 
 
-def _tensorflow() -> Any:
+def load_tensorflow() -> Any:
+    """The package, imported. Raises MissingDependency."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow
+        with at_once():
+            import tensorflow
 
         tensorflow.get_logger().setLevel("ERROR")
     except ImportError as error:
@@ -121,7 +124,7 @@ def network(
 
     ``source`` is a checkpoint's prefix, which TensorFlow restores itself, or its variables.
     """
-    tf = _tensorflow()
+    tf = load_tensorflow()
     x = np.ascontiguousarray(magnitude.transpose(0, 3, 2, 1), dtype)
     logits = []
     for k in range(stems):
@@ -144,7 +147,7 @@ def separator(stems: int, architecture: Architecture, source: Path | Mapping[str
     As there (spleeter, model/__init__.py: EstimatorSpecBuilder; utils/tensor.py), transforms, networks and masks are
     one graph, run once for the whole song, on as many threads as TensorFlow takes by itself.
     """
-    tf = _tensorflow()
+    tf = load_tensorflow()
     with tf.Graph().as_default() as graph:
         waveform = tf.compat.v1.placeholder(tf.float32, [None, 2], "waveform")
         padded = tf.concat([tf.zeros([N_FFT, 2]), waveform], 0)
@@ -181,7 +184,7 @@ def separator(stems: int, architecture: Architecture, source: Path | Mapping[str
 
 def write_checkpoint(variables: Mapping[str, Array], prefix: Path) -> None:
     """Write ``PREFIX.index`` and ``PREFIX.data-*`` with TensorFlow's own Saver."""
-    tf = _tensorflow()
+    tf = load_tensorflow()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         made = {n: tf.compat.v1.get_variable(n, v.shape, v.dtype) for n, v in variables.items()}
         _restore(tf, session, made, variables)
@@ -190,7 +193,7 @@ def write_checkpoint(variables: Mapping[str, Array], prefix: Path) -> None:
 
 def _convert_stem(prefix: str, stem: int, architecture: Architecture, path: str) -> None:
     """Convert one stem's logits with tf2onnx: ``x`` [N, 512, bins, 2] to ``y`` of the same shape."""
-    tf = _tensorflow()
+    tf = load_tensorflow()
     import tf2onnx
 
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
@@ -210,13 +213,13 @@ def convert(prefix: Path, stems: Sequence[str], architecture: Architecture) -> o
 
     Each stem is converted in a process of its own, which takes its memory along when it ends.
     """
-    _tensorflow()
+    load_tensorflow()
     if not available("tf2onnx"):
         raise MissingDependency("this conversion needs tf2onnx, which is not installed; pip install 'ortsep[spleeter]'")
     parts = []
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("ortsep-spleeter-") as folder:
         for k in range(len(stems)):
-            path = str(Path(folder) / f"{k}.onnx")
+            path = str(folder / f"{k}.onnx")
             command = [sys.executable, "-m", __name__, str(prefix), str(k), json.dumps(asdict(architecture)), path]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

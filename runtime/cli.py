@@ -14,6 +14,7 @@ import typer
 
 from ortsep import __version__, interrupt
 from ortsep.models.errors import OrtsepError, UsageError
+from ortsep.stderr import keep_for_events
 
 app = typer.Typer(
     name="ortsep",
@@ -166,9 +167,10 @@ def run(
     A second model behind the first takes one of its stems: ortsep run htdemucs larsnet song.wav separates the drums
     further. MODEL@STEM says which stem, where the model itself does not.
     """
-    from ortsep.commands.run import Manner, run_songs
-    from ortsep.options import Options
-    from ortsep.songs import Files
+    with interrupt.at_once():
+        from ortsep.commands.run import Manner, run_songs
+        from ortsep.options import Options
+        from ortsep.songs import Files
 
     options = Options(
         stems=tuple(s.strip() for s in stems.split(",") if s.strip()),
@@ -231,7 +233,8 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Make an ONNX model from a checkpoint."""
-    from ortsep.commands.make import Making, export_command
+    with interrupt.at_once():
+        from ortsep.commands.make import Making, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
     making = Making(portable, precision.value, route, progress.value, json_, quiet)
@@ -253,7 +256,8 @@ def optimize(
     debug: Debug = False,
 ) -> None:
     """Rewrite any ONNX file to an equal but faster one; what it gains is measured, and what it changes in dB."""
-    from ortsep.commands.make import optimize_command
+    with interrupt.at_once():
+        from ortsep.commands.make import optimize_command
 
     how = precision.value
     _leave(
@@ -272,7 +276,8 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Prove that an exported model equals its original, stage by stage, in dB."""
-    from ortsep.commands.make import validate_command
+    with interrupt.at_once():
+        from ortsep.commands.make import validate_command
 
     _leave(validate_command(model, weights, song or [], seconds, as_json=json_, quiet=quiet))
 
@@ -283,7 +288,8 @@ def models(
     debug: Debug = False,
 ) -> None:
     """List the catalogue, and what is exported here."""
-    from ortsep.commands.show import models_command
+    with interrupt.at_once():
+        from ortsep.commands.show import models_command
 
     _leave(models_command(as_json=json_))
 
@@ -295,7 +301,8 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show what a model is: its spec, tensors, licence and figures."""
-    from ortsep.commands.show import inspect_command
+    with interrupt.at_once():
+        from ortsep.commands.show import inspect_command
 
     _leave(inspect_command(model, as_json=json_))
 
@@ -314,7 +321,8 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Measure speed and memory here."""
-    from ortsep.commands.bench import bench_command
+    with interrupt.at_once():
+        from ortsep.commands.bench import bench_command
 
     _leave(bench_command(model, song, seconds, runs, against, weights, as_json=json_))
 
@@ -327,12 +335,13 @@ def doctor(
     debug: Debug = False,
 ) -> None:
     """Examine execution providers, packages and decoders; what is found of MODEL is kept for --provider auto."""
-    from ortsep.commands.doctor import doctor_command
+    with interrupt.at_once():
+        from ortsep.commands.doctor import doctor_command
 
     _leave(doctor_command(model, as_json=json_, runs=runs))
 
 
-_INTERRUPTED = "ortsep: interrupted; nothing half-written was left"
+_INTERRUPTED = "interrupted; nothing half-written was left"
 
 
 def _leave(status: int) -> None:
@@ -342,17 +351,21 @@ def _leave(status: int) -> None:
 
 def main() -> NoReturn:
     """Entry point: an error becomes one sentence on stderr (in JSON mode also a document) and an exit status."""
-    interrupt.end_promptly(message=_INTERRUPTED)
+    interrupted = f"ortsep: {_INTERRUPTED}"
+    if _tells_events():
+        keep_for_events()
+        interrupted = _error_event(_INTERRUPTED, interrupt.STATUS)
+    interrupt.end_promptly(message=interrupted)
     try:
         app()
     except OrtsepError as error:
         _fail(error, error.status)
     except SystemExit as leaving:
         if leaving.code == interrupt.STATUS:  # what typer makes of KeyboardInterrupt
-            interrupt.leave(_INTERRUPTED)
+            interrupt.leave(interrupted)
         raise
     except KeyboardInterrupt:
-        interrupt.leave(_INTERRUPTED)
+        interrupt.leave(interrupted)
     except MemoryError:
         _fail(OrtsepError("memory ran out; close other programs, or take a smaller model"), 1)
     except Exception as error:
@@ -362,13 +375,21 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _tells_events() -> bool:
+    return "--progress=json" in sys.argv or ("--progress", "json") in pairwise(sys.argv)
+
+
+def _error_event(error: str, status: int) -> str:
+    return json.dumps({"event": "error", "error": error, "status": status})
+
+
 def _fail(error: OrtsepError, status: int, cause: Exception | None = None) -> NoReturn:
     if "--debug" in sys.argv:
         raise cause or error
     if "--json" in sys.argv:
         print(json.dumps({"version": __version__, "error": str(error), "status": status}, ensure_ascii=False))
-    if "--progress=json" in sys.argv or ("--progress", "json") in pairwise(sys.argv):
-        print(json.dumps({"event": "error", "error": str(error), "status": status}), file=sys.stderr)
+    if _tells_events():
+        print(_error_event(str(error), status), file=sys.stderr)
     else:
         print(f"ortsep: {error}", file=sys.stderr)
     sys.exit(status)

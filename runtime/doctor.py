@@ -9,7 +9,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,6 +23,7 @@ from ortsep.model import Model
 from ortsep.models.errors import OrtsepError
 from ortsep.network import Network
 from ortsep.providers import LOWER, PROVIDERS, Verdict, provider_options
+from ortsep.stems.partials import scratch
 
 F32 = npt.NDArray[np.float32]
 Feeds = Mapping[str, F32]
@@ -143,8 +143,8 @@ def snr(expected: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
 def _partitions(graph: Path, provider: str, options: Mapping[str, str], feeds: Feeds, opener: Open) -> Counts:
     """``count_nodes`` of a profiled run; nothing where there is no profile."""
     try:
-        with tempfile.TemporaryDirectory(prefix="ortsep-") as folder:
-            session = opener(graph, provider, options, Path(folder) / "profile")
+        with scratch("ortsep-") as folder:
+            session = opener(graph, provider, options, folder / "profile")
             session.run(None, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
             return count_nodes(events, provider)
@@ -175,8 +175,8 @@ def examine_apart(
 ) -> Verdict:
     """``examine`` in a process of its own."""
     verdict = Verdict(short_name(provider), installed=True)
-    with tempfile.TemporaryDirectory(prefix="ortsep-") as folder:
-        golden = Path(folder) / "golden.npz"
+    with scratch("ortsep-") as folder:
+        golden = folder / "golden.npz"
         arrays: dict[str, Any] = dict(feeds)
         np.savez(golden, **arrays)
         command = [sys.executable, "-m", "ortsep.doctor", str(graph), provider, str(golden), str(int(judge_speed))]

@@ -3,6 +3,9 @@
 Python tells its main thread of a signal between two of its own instructions: not while a library loads a model, not
 while a write to a full pipe hangs. So a thread hears of it too. The main thread has ``PATIENCE`` seconds to end by
 itself; then the thread removes the temporary files and ends the process.
+
+Not even that thread gets its turn while a large C extension is imported (torch: a second and more in one go on a busy
+machine). Then there is nothing to remove yet, and ``at_once`` leaves the end to the signal itself.
 """
 
 import contextlib
@@ -12,10 +15,11 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-from ortsep.stems.partials import remove_held
+from ortsep.stems.partials import any_held, remove_held
 
 PATIENCE = 1.0
 """Seconds for an orderly end."""
@@ -38,6 +42,24 @@ def end_promptly(patience: float = PATIENCE, message: str = "") -> None:
     threading.Thread(
         target=_watch, args=(hearing, telling, patience, message), name="ortsep-interrupt", daemon=True
     ).start()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM end the process themselves, in the middle of anything: for imports.
+
+    Nobody is told and nothing removed; a shell shows 130 or 143. Without ``end_promptly``, in another thread than the
+    main one, and while a temporary file is held, nothing changes.
+    """
+    ours = threading.current_thread() is threading.main_thread() and not any_held()
+    changed = [number for number in _SIGNALS if ours and signal.getsignal(number) is _interrupt]
+    for number in changed:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -63,5 +85,5 @@ def leave(message: str = "") -> NoReturn:
     remove_held()
     with contextlib.suppress(OSError, ValueError):
         if message:
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{message}\n".encode())
+            os.write(sys.stderr.fileno() if sys.stderr else 2, f"{message}\n".encode())
     os._exit(STATUS)

@@ -7,7 +7,9 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +36,22 @@ def hold(path: Path) -> Path:
 def release(path: Path) -> None:
     """Forget what ``hold`` remembered: it is gone, or has its final name."""
     _held.discard(path)
+
+
+def any_held() -> bool:
+    """Whether a temporary file or folder of this process would be left if it ended now."""
+    return bool(_held)
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A temporary folder, which is gone afterwards; held meanwhile."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        folder = hold(Path(name))
+        try:
+            yield folder
+        finally:
+            release(folder)
 
 
 def remove_held() -> None:

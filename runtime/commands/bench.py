@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ortsep.bench import compare, noise_song
 from ortsep.model import load_model
 from ortsep.models.errors import UsageError
 from ortsep.songs import counted
+from ortsep.stems.partials import scratch
 
 
 def bench_command(
@@ -27,20 +27,20 @@ def bench_command(
         raise UsageError(f"there is nothing to compare with called {against!r}; write --against original")
     model = load_model(reference)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
-    with tempfile.TemporaryDirectory(prefix="ortsep-bench-") as folder:
+    with scratch("ortsep-bench-") as folder:
         if song is None:
-            song = Path(folder) / "noise.wav"
+            song = folder / "noise.wav"
             noise_song(song, seconds, model.spec.sample_rate)
         else:
             found = counted(song)
             seconds = found.samples / found.sample_rate
-        worker = [sys.executable, "-m", "ortsep.bench", target, str(song), folder]
+        worker = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder)]
         commands = {
             "ortsep": [*worker, "{}"],
         }
         if against is not None:
             source = model.spec.weights.source if model.spec.weights.random else weights or ""
-            other = [sys.executable, "-m", "ortsep.export.reference", model.spec.name, source, str(song), folder]
+            other = [sys.executable, "-m", "ortsep.export.reference", model.spec.name, source, str(song), str(folder)]
             commands["original"] = other
         result = compare(commands, runs, seconds, lambda text: print(text, file=sys.stderr, flush=True))
     document = {"version": __version__, "model": model.spec.name, "size_mb": round(model.size() / 1e6, 1), **result}

@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from ortsep import __version__
 from ortsep.models.cache import cache_folder
 from ortsep.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
+from ortsep.stems.partials import scratch
 
 
 def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> int:
@@ -22,9 +22,9 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
     from ortsep.doctor import golden_feeds, probe_feeds, probe_graph
     from ortsep.model import load_model
 
-    with tempfile.TemporaryDirectory(prefix="ortsep-") as folder:
+    with scratch("ortsep-") as folder:
         if reference is None:
-            graph, feeds, files = Path(folder) / "probe.onnx", probe_feeds(), []
+            graph, feeds, files = folder / "probe.onnx", probe_feeds(), []
             graph.write_bytes(probe_graph())
         else:
             model = load_model(reference)

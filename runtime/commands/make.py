@@ -9,6 +9,7 @@ from typing import Literal
 
 from ortsep import __version__
 from ortsep.commands.progress import Downloads, emit
+from ortsep.interrupt import at_once
 from ortsep.models.errors import MissingDependency, UsageError
 
 
@@ -39,7 +40,8 @@ def export_command(
     name: str, weights: str | None, output: Path | None, config: Path | None, stems: tuple[str, ...], making: Making
 ) -> int:
     try:
-        from ortsep.export.exporter import choose_weights, export_model
+        with at_once():
+            from ortsep.export.exporter import choose_weights, export_model
     except ImportError as error:
         raise _missing(error) from error
 
@@ -79,7 +81,8 @@ def optimize_command(
     quiet: bool,
 ) -> int:
     try:
-        from ortsep.export.optimize import optimize_file
+        with at_once():
+            from ortsep.export.optimize import optimize_file
     except ImportError as error:
         raise _missing(error) from error
     made = optimize_file(
@@ -121,7 +124,8 @@ def validate_command(
     reference: str, weights: str | None, songs: list[Path], seconds: float, *, as_json: bool, quiet: bool
 ) -> int:
     try:
-        from ortsep.export.validate import table, validate_model
+        with at_once():
+            from ortsep.export.validate import table, validate_model
     except ImportError as error:
         raise _missing(error) from error
     try:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from ortsep.pictures import require_matplotlib
 from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport, pages, places
 from ortsep.spool import spool
-from ortsep.stems.partials import hold, release
+from ortsep.stems.partials import scratch
 
 EXTENSIONS = (
     *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au"),
@@ -135,9 +134,7 @@ def _sink(files: Files, named: Sequence[str], manner: Manner) -> BinaryIO | None
 def _from_stdin(stack: contextlib.ExitStack, raw: str | None) -> Path:
     if sys.stdin.isatty():
         raise UsageError("- reads a song from standard input and that is a terminal; pipe a song into it")
-    folder = hold(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortsep-"))))
-    stack.callback(release, folder)
-    return spool(sys.stdin.buffer, folder, raw)
+    return spool(sys.stdin.buffer, stack.enter_context(scratch("ortsep-")), raw)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -160,10 +160,9 @@ def test_another_order_of_stems_in_the_meta_is_refused(
 
 
 def test_routes() -> None:
-    original = load_original(TWO, Choice(seed=0, route="tensorflow"))
     if not spleeter_tf.available():
         with pytest.raises(MissingDependency, match="needs TensorFlow"):
-            next(iter(original.graphs()))
+            load_original(TWO, Choice(seed=0, route="tensorflow"))
     with pytest.raises(UsageError, match="only by way of direct, tensorflow; leave --route out"):
         load_original(TWO, Choice(seed=0, route="magic"))
     with pytest.raises(UsageError, match="in one way only; leave --route out"):

@@ -58,6 +58,29 @@ def test_songs_in_parallel_with_a_bad_one(tmp_path: Path) -> None:
     assert last["done"] == last["total"] == 1.0
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_events_are_all_that_a_program_reads(tmp_path: Path, jobs: str) -> None:
+    """libmpg123 prints what is odd about an MP3 to descriptor 2, whoever else writes there."""
+    soundfile.write(tmp_path / "sound.mp3", np.random.default_rng(0).uniform(-0.5, 0.5, (160_000, 2)), 8000)
+    whole = (tmp_path / "sound.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "damaged.mp3").write_bytes(whole[:20_000] + bytes(range(250)) * 12 + whole[23_000:])
+    arguments = ["waves", "cut.mp3", "damaged.mp3", "--allow-truncated", "--jobs", jobs]
+    assert b"Xing stream size" in run(*arguments, cwd=tmp_path).stderr
+    told = events(run(*arguments, "--progress", "json", cwd=tmp_path).stderr)
+    ends = {e["song"]: e for e in told if e["event"] in ("finished", "failed")}
+    assert any("cut off" in warning for warning in ends["cut.mp3"]["warnings"])
+    assert ends["damaged.mp3"]["event"] == "failed" and "damaged" in ends["damaged.mp3"]["error"]
+
+
+def test_events_where_there_is_no_standard_error(tmp_path: Path) -> None:
+    song(tmp_path / "song.wav")
+    command = [*COMMAND, "waves", "song.wav", "--progress", "json"]
+    env = {**os.environ, "ORTSEP_MODELS": str(GRAPHS)}
+    assert subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], cwd=tmp_path, env=env).returncode == 0
+    assert (tmp_path / "separated" / "waves" / "song" / "drums.wav").exists()
+
+
 def test_a_job_that_is_killed_costs_its_song_only(tmp_path: Path) -> None:
     from ortsep.batch import Event, Job, Task, in_processes
 
@@ -99,15 +122,49 @@ def test_an_interrupted_batch_ends_at_once_and_goes_on_where_it_was(tmp_path: Pa
             break
     sent = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and jobs alike
-    process.communicate(timeout=30)
+    _, rest = process.communicate(timeout=30)
     assert time.monotonic() - sent < 10
     assert process.returncode == 130
+    last = events(rest)[-1]
+    assert last["event"] == "error" and last["status"] == 130 and "interrupted" in last["error"]
     assert [p.name for p in tmp_path.rglob("*.wav") if "separated" in str(p.parent)].count("drums.wav") == 1
     assert not list(tmp_path.rglob("*.partial"))
     song(tmp_path / "b.wav", 0.5)
     song(tmp_path / "c.wav", 0.5)
     document = json.loads(run(*command[4:8], "--skip-existing", "--json", cwd=tmp_path).stdout)
     assert [s["skipped"] for s in document["songs"]] == [True, False, False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_jobs_that_have_just_begun_say_nothing_of_an_interruption(tmp_path: Path) -> None:
+    slow = """
+import os, sys, time
+if "--multiprocessing-fork" in sys.orig_argv:
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(60)
+"""
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    for name in ("a.wav", "b.wav"):
+        song(tmp_path / name)
+    env = {**os.environ, "ORTSEP_MODELS": str(GRAPHS), "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(
+        [*COMMAND, "waves", "a.wav", "b.wav", "--jobs", "2"],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        os.kill(int(process.stdout.readline()), signal.SIGINT)  # a terminal sends it to all; the jobs may be faster
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 130
+    assert errors.decode() == "ortsep: interrupted; nothing half-written was left\n"
 
 
 def test_what_was_made_otherwise_is_made_again(tmp_path: Path) -> None:

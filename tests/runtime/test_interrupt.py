@@ -1,5 +1,6 @@
 """An end within a second, also where Python is in no position to hear of the signal."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,13 @@ from ortsep.session import Cancelled
 from ortsep.sources import ArraySource
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
+CATALOGUE = ["--weights", "random", "-o", "made"]
+IMPORTING = """
+import itertools
+from pathlib import Path
+Path(__file__).with_suffix(".begun").touch()
+sum(itertools.repeat(0, 1 << 60))  # years in one call of C, which keeps the lock of the interpreter
+"""
 STUCK = """
 import hashlib, sys
 from pathlib import Path
@@ -29,9 +37,9 @@ folder.mkdir()
 hold(Path("file.partial")).touch()
 release(hold(Path("kept.wav")))
 Path("kept.wav").touch()
-print("ready", flush=True)
 while True:
     try:
+        print("ready", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"a", b"b", 1 << 30)  # minutes in one call of C
     except KeyboardInterrupt:  # the signal came before the call
         continue
@@ -50,6 +58,82 @@ def test_a_process_that_is_stuck_in_a_library_ends(tmp_path: Path, how: signal.S
     assert time.monotonic() - sent < 10
     assert process.returncode == 130 and errors.strip() == "ended"
     assert [path.name for path in tmp_path.iterdir()] == ["kept.wav"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize(
+    ("library", "command", "how"),
+    [
+        ("torch", ["ortsep.cli", "export", "htdemucs", *CATALOGUE], signal.SIGINT),
+        ("torch", ["ortsep.cli", "export", "spleeter:2stems", *CATALOGUE], signal.SIGTERM),
+        ("torch", ["ortsep.cli", "export", "moises_light:paper_small", *CATALOGUE], signal.SIGINT),
+        ("onnx", ["ortsep.cli", "export", "umxse", *CATALOGUE], signal.SIGTERM),
+        ("onnx", ["ortsep.cli", "validate", "made"], signal.SIGINT),
+        ("onnx", ["ortsep.cli", "optimize", "a.onnx", "-o", "b.onnx"], signal.SIGTERM),
+        ("numpy", ["ortsep.cli", "bench", "made"], signal.SIGINT),
+        ("numpy", ["ortsep.cli", "run", "made", "song.wav"], signal.SIGTERM),
+        ("typer", ["ortsep", "run", "made", "song.wav"], signal.SIGINT),
+    ],
+)
+def test_a_library_that_is_being_imported_holds_nothing_up(
+    tmp_path: Path, library: str, command: list[str], how: signal.Signals
+) -> None:
+    """As torch does for a second or more: no other thread of Python runs, no handler of a signal."""
+    if library == "torch":
+        pytest.importorskip("onnx")  # which is imported before
+    fakes, work, temporary = tmp_path / "fakes", tmp_path / "work", tmp_path / "temporary"
+    for folder in (fakes, work, temporary):
+        folder.mkdir()
+    (fakes / f"{library}.py").write_text(IMPORTING)
+    begun = fakes / f"{library}.begun"
+    env = {**os.environ, "PYTHONPATH": str(fakes), "TMPDIR": str(temporary), "ORTSEP_CACHE": str(work / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=work, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert begun.exists(), process.communicate(timeout=1)
+        time.sleep(0.2)
+        process.send_signal(how)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - sent < 2
+    finally:
+        process.kill()
+    assert process.returncode == -how
+    assert "Traceback" not in errors
+    assert not list(work.rglob("*"))
+    assert {path.name for path in temporary.iterdir()} <= {".ses"}  # which onnxruntime leaves when it is imported
+
+
+ORDERLY = """
+import os, signal, sys
+from pathlib import Path
+from ortsep import interrupt
+from ortsep.stems.partials import hold
+before = signal.getsignal(signal.SIGINT)
+with interrupt.at_once():
+    assert signal.getsignal(signal.SIGINT) is before  # not ours to change
+interrupt.end_promptly(30.0)
+for _ in range(2):
+    with interrupt.at_once():
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+hold(Path("file.partial")).touch()
+try:
+    with interrupt.at_once():
+        signal.raise_signal(getattr(signal, sys.argv[1]))
+except KeyboardInterrupt:
+    interrupt.leave("orderly")
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_an_import_while_something_is_half_written_ends_orderly(tmp_path: Path, how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ORDERLY, how], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.strip() == "orderly"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cancel_while_the_network_is_loaded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:

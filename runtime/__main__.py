@@ -1,0 +1,17 @@
+"""The command ``ortsep``, also as ``python -m ortsep``: Ctrl-C ends it without a traceback from its first line on."""
+
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """``ortsep.cli.main``; until it takes the signals over, which is some imports away, they end the process alone."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from ortsep.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()
