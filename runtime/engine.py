@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ortsep.chunks import OverlapAdd, Plan, Window, keep_from
 from ortsep.models.spec import STFT, Blocks, Filter
 from ortsep.network import Network, Results, Standard, Work
-from ortsep.pipeline import ahead
+from ortsep.pipeline import abreast, ahead
 from ortsep.stems.masks import apply_filter
 from ortsep.stft import Analyser, Synthesiser, frame_count
 
@@ -172,8 +172,11 @@ def separate_frames(
             )
             return
         groups = _gathered(ahead(spectra()), frames) if whole else regroup(ahead(spectra()), size)
-        for group in groups:
-            yield group, _estimate(network, group[:, : transform.bins], grouping, whole)
+
+        def pair(group: C64) -> tuple[C64, F32]:
+            return group, _estimate(network, group[:, : transform.bins], grouping, whole)
+
+        yield from abreast(pair, groups, network.abreast)
 
     everything = list(rows) == list(range(len(network.wanted)))
     synthesiser = Synthesiser(transform, (len(rows), channels), samples, threads=None if wiener else 1)

@@ -14,7 +14,6 @@ Definitions: Griffin and Lim 1984 (least-squares inverse); ``torch.stft`` and ``
 """
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ortsep.models.spec import STFT
+from ortsep.pipeline import cores
 
 Array = NDArray[Any]
 
@@ -312,8 +312,7 @@ def _squares(spec: STFT) -> Array:
 
 def _parallel(work: Callable[[int, int], None], tasks: int, samples: int, threads: int | None) -> None:
     """Run ``work(i, n)`` for i in 0 .. n-1, each i on a thread of its own; worker i does tasks i, i+n, i+2n..."""
-    limit = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    workers = 1 if samples < _FEW else max(1, min(limit, tasks))
+    workers = 1 if samples < _FEW else max(1, min(threads or cores(), tasks))
     if workers == 1:
         work(0, 1)
         return
