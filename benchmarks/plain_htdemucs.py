@@ -3,7 +3,7 @@
 This is the file that people have who export with ``torch.onnx.export`` alone: the graph that ``ortsep optimize`` is
 measured on. The weights are random, seeded and sizeable. The STFT stays outside, and two lines of Demucs that no
 exporter can follow (a random shift of the sinusoids, complex tensors) are replaced by their values at inference.
-Needs onnxscript.
+Needs onnxscript, which the extra ``dev`` brings.
 """
 
 import sys

@@ -15,6 +15,7 @@ from ortsep.chunks import Chunk, Span, reading
 from ortsep.model import Model
 from ortsep.models.errors import ModelError
 from ortsep.models.spec import METADATA_KEY, STFT, Member, ModelSpec, from_json
+from ortsep.pipeline import cores
 from ortsep.session import Session
 from ortsep.stft import as_channels, from_channels, istft, stft
 
@@ -128,9 +129,12 @@ class Network:
         needed = [m for m in model.members if any(m.weights[s] > 0 and s in m.rows for s in wanted)]
         if not needed:
             raise ModelError(f"no graph of {model.spec.name} gives {[model.stems[s] for s in wanted]}; export it again")
+        count, threads = _shared(model, threads)
         sessions = [Session(model.file(m), provider=provider, threads=threads) for m in needed]
         self._sessions = sessions
         self.provider = sessions[0].provider
+        self.abreast = count if self.provider == "cpu" else 1
+        """How many blocks of frames ``estimate`` is best given at a time, each from a thread of its own."""
         self.reason = next((session.reason for session in sessions if session.reason), "")
         totals = {s: sum(m.weights[s] for m in needed if s in m.rows) for s in wanted}
         groups: dict[View, list[tuple[Member, Session]]] = {}
@@ -212,6 +216,19 @@ class Network:
         group = self._groups[0]
         session, _ = group.graphs[0]
         return _named(group.view.hear(mix).feeds, session)
+
+
+def _shared(model: Model, threads: int | None) -> tuple[int, int | None]:
+    """How many blocks to run at a time, and the threads of a session (None: one a physical core), of ``threads``.
+
+    Two threads that share a convolution wait for each other, spinning, wherever a transform holds a core up; two that
+    run a block each do not. Of both runs' threads one is the caller's own, not the session's.
+    """
+    blocks = model.spec.blocks
+    if blocks is None or not blocks.padded or threads == 1 or cores() == 1:
+        return 1, threads
+    threads = threads or (2 if cores() == 2 else None)
+    return 2, threads and threads - 1
 
 
 def _run(group: _Group, feeds: Mapping[str, F32]) -> list[F32]:

@@ -134,12 +134,16 @@ def _no_model(path: Path, error: Exception) -> ModelError:
 
 @cache
 def _share_arena() -> None:
-    """One CPU arena for all sessions of the process: the graphs of a bag then reuse each other's memory."""
+    """One CPU arena for all sessions of the process: the graphs of a bag then reuse each other's memory.
+
+    It grows by powers of two. Regions of just what was asked for never join, so that a tensor of another size finds
+    none that is free: Hybrid Demucs on 44 s took 1717 MB then and takes 1346 MB now, the others the same within 30 MB.
+    """
     import onnxruntime as ort
 
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    as_requested, default = 1, -1
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, as_requested, default, default))
+    power_of_two, default = 0, -1
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, power_of_two, default, default))
 
 
 def _run_options() -> Any:

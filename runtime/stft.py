@@ -2,6 +2,8 @@
 
 Spectra are complex64 [..., F, T] for float32 signals [..., N], and complex128 for float64. Frames are cut by strides,
 windowed and transformed in batches that stay in the cache; overlap-add runs by hop phase, n_fft/hop slices a batch.
+Spectra lie frame by frame in memory (F is contiguous, not T), as transforms read and write them: columns of a block
+whose T is a power of two share a few cache lines, and cost more than the transforms.
 The order of every addition is that of the frames, so streamed output is bit-identical to the whole for any split.
 
 ``threads`` is the most threads to use, by default one a core: numpy's FFT lets go of the interpreter lock. Beside a
@@ -12,7 +14,6 @@ Definitions: Griffin and Lim 1984 (least-squares inverse); ``torch.stft`` and ``
 """
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ortsep.models.spec import STFT
+from ortsep.pipeline import cores
 
 Array = NDArray[Any]
 
@@ -162,7 +164,8 @@ class Analyser:
         return z
 
     def _none(self) -> Array:
-        return np.zeros((len(self._held), self.spec.n_fft // 2 + 1, 0), np.result_type(self._held, np.complex64))
+        shape = len(self._held), 0, self.spec.n_fft // 2 + 1
+        return np.zeros(shape, np.result_type(self._held, np.complex64)).swapaxes(1, 2)
 
 
 class Synthesiser:
@@ -309,8 +312,7 @@ def _squares(spec: STFT) -> Array:
 
 def _parallel(work: Callable[[int, int], None], tasks: int, samples: int, threads: int | None) -> None:
     """Run ``work(i, n)`` for i in 0 .. n-1, each i on a thread of its own; worker i does tasks i, i+n, i+2n..."""
-    limit = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    workers = 1 if samples < _FEW else max(1, min(limit, tasks))
+    workers = 1 if samples < _FEW else max(1, min(threads or cores(), tasks))
     if workers == 1:
         work(0, 1)
         return
@@ -323,7 +325,7 @@ def _analyse(spec: STFT, padded: Array, count: int, threads: int | None) -> Arra
     window, _ = _windows(spec, padded.dtype)
     rows = padded.reshape(math.prod(padded.shape[:-1]), padded.shape[-1])
     frames = np.lib.stride_tricks.sliding_window_view(rows, spec.n_fft, -1)[:, :: spec.hop]
-    z = np.empty((len(rows), spec.n_fft // 2 + 1, count), np.result_type(padded, np.complex64))
+    z = np.empty((len(rows), count, spec.n_fft // 2 + 1), np.result_type(padded, np.complex64))
     size = max(1, _BATCH // spec.n_fft)
     batches = [(row, start) for row in range(len(rows)) for start in range(0, count, size)]
 
@@ -332,10 +334,10 @@ def _analyse(spec: STFT, padded: Array, count: int, threads: int | None) -> Arra
         for row, start in batches[worker::workers]:
             end = min(start + size, count)
             windowed = np.multiply(frames[row, start:end], window, out=buffer[: end - start])
-            np.fft.rfft(windowed, norm="forward", out=z[row, :, start:end].T)
+            np.fft.rfft(windowed, norm="forward", out=z[row, start:end])
 
     _parallel(work, len(batches), len(rows) * count * spec.n_fft, threads)
-    return z.reshape(*padded.shape[:-1], *z.shape[1:])
+    return z.reshape(*padded.shape[:-1], *z.shape[1:]).swapaxes(-1, -2)
 
 
 def _overlap_add(spec: STFT, z: Array, total: Array, threads: int | None) -> None:

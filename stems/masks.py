@@ -24,7 +24,7 @@ def mask_filter(mixture: Complex, masks: Real, above: Above = "zeros", out: Comp
     """
     bins = masks.shape[2]
     if out is None:
-        out = np.empty((len(masks), *mixture.shape), mixture.dtype)
+        out = _stem_spectra(len(masks), mixture)
     _scale(mixture[:, :bins], masks, out[:, :, :bins])
     if above == "zeros":
         out[:, :, bins:] = 0
@@ -33,9 +33,14 @@ def mask_filter(mixture: Complex, masks: Real, above: Above = "zeros", out: Comp
     return out
 
 
+def _stem_spectra(count: int, mixture: Complex) -> Complex:
+    """An empty [count, C, F, T] that lies frame by frame, as the inverse STFT reads it."""
+    channels, bins, frames = mixture.shape
+    return np.empty((count, channels, frames, bins), mixture.dtype).swapaxes(2, 3)
+
+
 def _scale(spectrum: Complex, gains: Real, out: Complex) -> None:
-    np.multiply(spectrum.real, gains, out=out.real, casting="same_kind")
-    np.multiply(spectrum.imag, gains, out=out.imag, casting="same_kind")
+    np.multiply(spectrum, gains, out=out, casting="same_kind")
 
 
 def alpha_wiener(magnitudes: Real, alpha: float) -> Real:
@@ -73,7 +78,7 @@ def apply_filter(
     """
     sources = len(estimates)
     if out is None:
-        out = np.empty((sources + residual, *mixture.shape), mixture.dtype)
+        out = _stem_spectra(sources + residual, mixture)
     if output == "masks" and (options.method != "mask" or options.alpha):
         estimates = estimates * np.abs(mixture[:, : estimates.shape[2]])
     if options.method == "ratio":

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ortsep.pipeline import ahead
+from ortsep.pipeline import abreast, ahead
 
 
 def test_order_is_kept_and_work_runs_ahead() -> None:
@@ -68,3 +68,41 @@ def test_on_close_interrupts_what_the_thread_is_busy_with() -> None:
     start = time.monotonic()
     stream.close()  # type: ignore[attr-defined]
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_work_abreast_keeps_the_order(count: int) -> None:
+    def slower_first(i: int) -> int:
+        time.sleep(0.02 if i % 2 == 0 else 0.0)
+        return i * i
+
+    assert list(abreast(slower_first, range(9), count)) == [i * i for i in range(9)]
+
+
+def test_work_abreast_runs_at_the_same_time_and_no_further_ahead() -> None:
+    meeting = threading.Barrier(2, timeout=5)
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for i in range(8):
+            taken.append(i)
+            yield i
+
+    stream = abreast(lambda i: (meeting.wait(), i)[1], numbers(), 2)
+    assert next(stream) == 0
+    assert len(taken) == 2
+    assert list(stream) == list(range(1, 8))
+
+
+def test_an_exception_abreast_comes_in_its_turn_and_no_thread_is_left() -> None:
+    def work(i: int) -> int:
+        if i == 2:
+            raise ValueError("the third")
+        return i
+
+    before = threading.active_count()
+    stream = abreast(work, range(9), 2)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(ValueError, match="the third"):
+        next(stream)
+    assert threading.active_count() == before

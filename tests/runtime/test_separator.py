@@ -228,3 +228,17 @@ def test_long_blocks_of_a_whole_song_model_join_without_a_seam(snr: Snr) -> None
     blocks = separator.separate(x, chunk=0.8, niter=0)
     for stem in whole:
         assert snr(whole[stem], blocks[stem]) > 120
+
+
+@pytest.mark.parametrize("name", ["ratio", "masks"])
+def test_blocks_side_by_side_are_blocks_one_after_the_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: a block hears nothing of another, and the stems are put together in order."""
+    monkeypatch.setattr("ortsep.network.cores", lambda: 2)
+    alone, beside = Separator(GRAPHS / name, threads=1), Separator(GRAPHS / name, threads=2)
+    assert (alone._loaded().abreast, beside._loaded().abreast) == (1, 2)
+    transform, blocks = alone.spec.stft, alone.spec.blocks
+    assert transform is not None and blocks is not None
+    mix = music(transform.hop * blocks.frames * 5 + 77)
+    one, two = alone.separate(mix), beside.separate(mix)
+    for stem in alone.stems:
+        np.testing.assert_array_equal(one[stem], two[stem])
