@@ -16,7 +16,12 @@ from ortsep.export.open_unmix_network import lstm_weights
 
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")
 EPS = 1e-3
-"""Added to a band's power, at 0 dBFS about 1e5, before its logarithm."""
+"""Added to a band's power before its logarithm."""
+LEVEL = 0.63
+"""Mean power of the spectrum to which a block is brought before its bands are judged: -2 dB, the middle of what the
+training hears (9 dB either way). So the masks don't depend on how loud a track is."""
+FAINT = 1e-10
+"""Added to a block's mean power: silence stays silence."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,10 @@ class DrumsMini(nn.Module):
 
     def forward(self, magnitude: Tensor) -> Tensor:
         counts = torch.bincount(self.band, minlength=self.arch.bands).to(magnitude.dtype)
+        whole = magnitude.square()
         power = magnitude.new_zeros(*magnitude.shape[:2], self.arch.bands, magnitude.shape[3])
-        power = power.index_add(2, self.band, magnitude.square()) / counts[:, None]
+        power = power.index_add(2, self.band, whole) / counts[:, None]
+        power = power * (LEVEL / (whole.mean((1, 2, 3), keepdim=True) + FAINT))
         return torch.softmax(self.logits(power), 1)[:, :, :, self.band]
 
 
@@ -119,7 +126,9 @@ def build_graph(network: DrumsMini, name: str) -> onnx.ModelProto:
 
     band = network.band.numpy()
     pool = (band[None] == np.arange(arch.bands)[:, None]) / np.bincount(band)[:, None]
-    x = g.scope("bands").op("MatMul", g.const(pool), g.mul(mix, mix))
+    power = g.scope("bands").mul(mix, mix)
+    gain = g.op("Div", g.const(LEVEL), g.add(g.mean(power, 1, 2, 3), g.const(FAINT)))
+    x = g.mul(g.op("MatMul", g.const(pool), power), gain)
     x = g.op("Log", g.add(x, g.const(EPS)))
     x = g.add(g.mul(x, g.const(state["scale"])), g.const(state["shift"]))
 

@@ -5,9 +5,9 @@ stems' spectra, summed over bands. From these any gain and equaliser for each st
 the error of a mask without another transform, so that a take serves several times, never twice alike.
 
 The loss is the mean over stems of 10 log10 of |mask * mixture - stem|^2 over the stem's energy, which is minus the SDR
-up to a floor 30 dB below the mixture. AdamW, one cosine; the result is the mean of the weights over the last 40% of
-the steps (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization"), whatever any test
-says. ``--test`` only adds figures to the log.
+up to a floor 30 dB below the mixture. AdamW, one cosine; the result is the mean of the weights over all but the first
+tenth of the steps (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better
+Generalization"), with the normalisations' statistics measured for it. ``--test`` only adds figures to the log.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ortsep.export.drums_mini_network import STEMS, Architecture, DrumsMini, band_starts
+from ortsep.export.drums_mini_network import FAINT, LEVEL, STEMS, Architecture, DrumsMini, band_starts
 from training.clips import make_clip
 from training.kits import Pool, load_samples
 from training.synth import F32, RATE
@@ -132,8 +132,8 @@ def error(mask: Tensor, power: Tensor, cross: Tensor, own: Tensor) -> Tensor:
     return 10 * torch.log10((wrong + floor) / (energy + floor))
 
 
-def settle(network: DrumsMini, ring: np.ndarray, filled: int, rng: torch.Generator, batches: int = 150) -> None:
-    """The statistics of the normalisations measured for these very weights."""
+def settle(network: DrumsMini, ring: np.ndarray, filled: int, rng: torch.Generator, batches: int) -> None:
+    """The normalisations' statistics measured for these very weights, at the level to which a block is brought."""
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -141,7 +141,9 @@ def settle(network: DrumsMini, ring: np.ndarray, filled: int, rng: torch.Generat
     network.train()
     with torch.no_grad():
         for _ in range(batches):
-            network.logits(batch(ring, filled, 8, rng)[0])
+            power = batch(ring, filled, 8, rng)[0]
+            mean = (power.sum((1, 3)) @ torch.from_numpy(COUNTS)) / (2 * ARCH.bins * power.shape[-1])
+            network.logits(power * (LEVEL / (mean + FAINT))[:, None, None, None])
 
 
 def separate(network: DrumsMini, mixture: F32) -> F32:
@@ -174,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--samples", type=Path)
     parser.add_argument("--test", type=Path)
-    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
@@ -237,7 +239,7 @@ def train(args: argparse.Namespace, ring: np.ndarray, made: Any, rng: torch.Gene
         if not torch.isfinite(norm):
             continue
         optimiser.step()
-        averaged = step - int(0.6 * args.steps)
+        averaged = step - int(0.1 * args.steps)
         decay = averaged / (averaged + 1) if averaged >= 0 else min(0.998, step / (step + 50))
         with torch.no_grad():
             for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
@@ -251,7 +253,7 @@ def train(args: argparse.Namespace, ring: np.ndarray, made: Any, rng: torch.Gene
             line["loss"] = dict(zip(STEMS, torch.stack(recent).mean(0).round(decimals=2).tolist(), strict=True))
             recent = []
             if step + 1 == args.steps:
-                settle(average, ring, min(made.value - args.workers, args.slots), rng)
+                settle(average, ring, min(made.value - args.workers, args.slots), rng, min(150, args.steps))
             if args.test and ((step + 1) % 1000 == 0 or step + 1 == args.steps):
                 line["test"] = test(average, args.test)
             print(json.dumps(line), flush=True)

@@ -36,6 +36,18 @@ def test_the_graph(seed: int, snr: Snr) -> None:
         assert np.allclose(masks.sum(axis=1), 1, atol=1e-5)
 
 
+def test_masks_do_not_depend_on_the_level(snr: Snr) -> None:
+    ((_, model),) = load(find_card("drums_mini"), Choice()).graphs()
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    magnitude = np.abs(np.random.default_rng(2).standard_normal((1, 2, 1025, 60))).astype(np.float32)
+    masks = session.run(None, {"magnitude": magnitude})[0]
+    for factor in (1e-2, 50):
+        quieter = session.run(None, {"magnitude": magnitude * np.float32(factor)})[0]
+        assert snr(masks, quieter) > 80
+    silent = session.run(None, {"magnitude": 0 * magnitude})[0]
+    assert np.isfinite(silent).all()
+
+
 @pytest.mark.parametrize("samples", [1025, 44100, 5 * 44100 + 17])
 def test_whole_clips(samples: int, snr: Snr, tmp_path: Path) -> None:
     original = load(find_card("drums_mini"), Choice(seed=3))
@@ -81,8 +93,8 @@ def test_real_drums_never_heard_in_training(shared_audio: Path) -> None:
         error = np.sum((true[k] - made[name]).astype(np.float64) ** 2)
         figures[name] = 10 * np.log10(np.sum(true[k].astype(np.float64) ** 2) / error)
     fixed_bands = {"kick": 4.9, "snare": 0.9, "toms": 2.0, "hihat": -1.2, "cymbals": 2.8}
-    assert all(figures[name] > fixed_bands[name] + 3 for name in STEMS), figures
-    assert np.mean(list(figures.values())) >= 6.2, figures
+    assert all(figures[name] > fixed_bands[name] + 2 for name in STEMS), figures
+    assert np.mean(list(figures.values())) >= 6.5 and figures["hihat"] >= 3, figures
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
