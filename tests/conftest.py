@@ -1,6 +1,7 @@
 """What all tests share: the measure of equality and the real audio, where it is to be had."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _snr(reference: Any, estimate: Any) -> float:
