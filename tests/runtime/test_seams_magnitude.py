@@ -30,6 +30,8 @@ CALM = 2.0
 class Disagreeing:
     """Masks [B, 1, 1, F, T] that lie JUMP higher in every other block."""
 
+    abreast = 1
+
     def __init__(self, transform: STFT, advance: int, swing: float = SWING) -> None:
         self.spec = SimpleNamespace(stft=transform, channels=1, output="masks", stems=("vocals",))
         self.wanted = (0,)
