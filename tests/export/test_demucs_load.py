@@ -27,6 +27,8 @@ from ortsep.export.family import Choice
 from ortsep.models.catalogue import Card, Source, catalogue
 from ortsep.models.errors import FileMissing, UsageError, WeightsError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEMS = ("drums", "bass", "vocals")
 CONFIG = {"channels": 8, "depth": 4, "t_layers": 1, "t_heads": 2, "bottom_channels": 16, "segment": "3/10"}
 KWARGS: dict[str, Any] = {"sources": list(STEMS), **CONFIG, "segment": Fraction(3, 10)}
@@ -62,15 +64,6 @@ def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("ortsep.export.random_weights")
     module.randomise = sizeable  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small only lose by sharing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write(path: Path, model: torch.nn.Module, kwargs: dict[str, Any] | None = None, half: bool = True) -> Path:

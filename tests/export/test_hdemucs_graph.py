@@ -1,7 +1,6 @@
 """Graphs of small Demucs v3 networks, hybrid and in the time domain, against the networks in float64."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,12 @@ from ortsep.export.hdemucs import hdemucs_graph
 from ortsep.export.random_weights import randomise
 from ortsep.models.errors import WeightsError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEMS = ["drums", "bass", "vocals"]
 HYBRID = {"channels": 8, "nfft": 1024, "depth": 5, "norm_starts": 3, "dconv_attn": 3, "dconv_lstm": 3}
 TIME = {"channels": 8, "depth": 5, "norm_starts": 3, "dconv_attn": 3, "dconv_lstm": 3}
 HOP = 256
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small only lose by sharing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network(kind: Any, **arguments: Any) -> Any:

@@ -1,6 +1,5 @@
 """Bags of small Demucs v3 networks, exported and run, against ``apply_model`` of the package, at many lengths."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,12 @@ from ortsep.models.errors import UsageError
 from ortsep.separator import Separator
 from ortsep.stft import istft, stft
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEMS = ("drums", "bass", "vocals")
 RATE = 44100
 HYBRID = {"channels": 8, "nfft": 1024, "depth": 5, "norm_starts": 3, "dconv_attn": 3, "dconv_lstm": 3}
 TIME = {"channels": 8, "depth": 4, "norm_starts": 3, "dconv_attn": 3, "dconv_lstm": 3, "rewrite": False}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small only lose by sharing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def bag(name: str, members: list[tuple[str, dict[str, Any], list[int]]], segment: float = 0.9) -> DemucsOriginal:

@@ -1,6 +1,6 @@
 """Moises-Light: graph and runtime against the package, and for the older generation against its stored answers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,14 @@ from ortsep.export.moises_graph import build_graph
 from ortsep.export.moises_light import MoisesLight, load
 from ortsep.export.moises_network import build_network, load_network, masks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Snr = Callable[[Any, Any], float]
 GATE = 110.0
 PRESETS = sorted(presets())
 TINY = Architecture(
     n_fft=256, hop_size=64, freq_dim=96, n_bands=3, G=6, n_enc=2, n_dec=1, n_split_enc=2, n_rope=2, dim_head=8, heads=2
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """torch's threads wait by spinning: on a busy machine these small networks take six times as long with two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _session(model: Any) -> onnxruntime.InferenceSession:

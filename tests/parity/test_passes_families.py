@@ -6,7 +6,7 @@ the original network (Spleeter's in torch, as ``spleeter_reference`` has it), th
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from types import MethodType
 from typing import Any, NamedTuple
@@ -42,6 +42,8 @@ from ortsep.export.spleeter_graph import spleeter_graph
 from ortsep.export.spleeter_reference import unet_logits
 from ortsep.export.spleeter_weights import Architecture as SpleeterArchitecture
 from ortsep.export.spleeter_weights import networks, random_variables
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Snr = Callable[[Any, Any], float]
 STEMS = ["drums", "bass", "other"]
@@ -175,15 +177,6 @@ FAMILIES = (htdemucs, hdemucs, demucs, open_unmix, larsnet, moises_light, spleet
 UNTOUCHED = (larsnet,)
 """Plain exports in which no pass finds anything: this one's norms stand behind activations, and its transposed
 convolutions have kernels of 5 for a stride of 2."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small only lose by sharing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
