@@ -3,18 +3,17 @@
 ``spleeter:2stems/sherpa-onnx`` is Spleeter beside sherpa-onnx instead.
 
 Exports each model with random weights (speed does not depend on them), separates seeded noise from file to files with
-ortsep and with the original package, in fresh processes that take turns, and prints the
-table of medians: time and peak memory against the original's, the SNR of the graph against the original network in
-float64, that of the files that both wrote, and for htdemucs the share of the float32 matrix-product ceiling measured in
-the same run. Spleeter gets four minutes, the slower ones one. ``--json`` writes all figures, after every model. Where a
-package is missing the row says so.
+ortsep and with the original package, in fresh processes that take turns, and prints the table of medians: time and
+peak memory against the original's, the SNR of the graph against the original network in float64, that of the files
+that both wrote; and what is behind it: seconds, cold starts, the graphs alone, the share of this machine's float32
+matrix products that they reach. Spleeter gets four minutes, the slower ones one. ``--json`` writes all figures, after
+every model. Where a package is missing the row says so.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,8 @@ import numpy as np
 import onnxruntime
 import sherpa_spleeter
 import soundfile
-from session_settings import sgemm
 
-from ortsep.bench import compare, noise_song
+from ortsep.bench import measure, noise_song
 from ortsep.model import load_model
 from ortsep.models.catalogue import find_card
 from ortsep.models.errors import OrtsepError
@@ -46,9 +44,6 @@ TARGETS = {
 """What issue 7 asks for: time and peak memory against the original's, dB of the graph."""
 SECONDS = {"spleeter:2stems": 240.0, SHERPA: 240.0}
 """The song's length where it is not a minute."""
-GFLOP = {"htdemucs": 335.0, "htdemucs_6s": 256.4}
-"""A chunk of 7.8 s, counted from the layers."""
-CHUNK = 7.8
 
 
 def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
@@ -70,7 +65,7 @@ def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
     else:
         other = [sys.executable, "-m", "ortsep.export.reference", card.name, "random", str(song), str(theirs)]
         against, options = "original", {}
-    result = compare({"ortsep": [*worker, json.dumps(options)], against: other}, runs, seconds, _say)
+    result = measure([*worker, json.dumps(options)], {against: other}, runs, seconds, _say)
     row = {
         "model": name if name == SHERPA else card.name,
         "seconds": seconds,
@@ -81,10 +76,6 @@ def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
         "files": agreement(theirs, folder / "stems", model.spec.stems),
     }
     row["db"] = float(_quiet([sys.executable, __file__, "--snr", card.name, str(exported)]).split()[-1])
-    if card.name in GFLOP:
-        chunks = np.ceil(seconds / (CHUNK * 0.75))
-        row["gflops"] = GFLOP[card.name] * chunks / result["medians"]["ortsep"]["seconds"]
-        row["sgemm"] = statistics.median(sgemm() for _ in range(3))
     return row
 
 
@@ -131,6 +122,21 @@ def table(rows: list[dict[str, Any]], missing: dict[str, str]) -> str:
             f"{row['peak']:.2f} | {peak:.2f} | {row['db']:.1f} | {db:.0f} | {row['files']:.1f} |"
         )
     lines += [f"| {name} | left out: {reason} |" + " |" * 7 for name, reason in missing.items()]
+    lines += [
+        "",
+        "| model | s | original s | cold start s | original's | peak MB | original's | graphs alone s | their share of "
+        "matrix products |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ours, theirs = row["medians"].values()
+        sides = [
+            f"{side[key]:.{digits}f}"
+            for key, digits in (("seconds", 1), ("cold_start", 1), ("peak_mb", 0))
+            for side in (ours, theirs)
+        ]
+        share = f"{row['shares']['graphs']:.0%} of {row['ceiling']:.0f} GFLOP/s" if row["shares"] else ""
+        lines.append(f"| {row['model']} | {' | '.join(sides)} | {ours['graphs']:.1f} | {share} |")
     return "\n".join(lines)
 
 
@@ -172,11 +178,6 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}, load average ", end="")
     print(f"{max((row['load1'] for row in rows), default=0.0):.1f} (above the cores: figures under contention)\n")
     print(table(rows, missing))
-    for row in rows:
-        if "sgemm" in row:
-            share = row["gflops"] / row["sgemm"]
-            rates = f"{row['gflops']:.0f} of sgemm's {row['sgemm']:.0f} GFLOP/s"
-            print(f"\n{row['model']}: {rates} end to end, {share:.0%}")
 
 
 if __name__ == "__main__":

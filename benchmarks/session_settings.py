@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any
 
+from ortsep.gauge import ceiling
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "runtime default": {"shared": True},
     "own arena": {},
@@ -48,35 +50,22 @@ def worker(path: str, setting: dict[str, Any]) -> None:
     print(json.dumps({"load": load, "seconds": statistics.median(took[1:]), "peak": peak_mb()}))
 
 
-def sgemm(size: int = 2048, runs: int = 6) -> float:
-    """Median GFLOP/s of numpy's float32 product."""
-    import numpy as np
-
-    a, b = (np.random.default_rng(s).standard_normal((size, size)).astype(np.float32) for s in (0, 1))
-    rates = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        a @ b
-        rates.append(2 * size**3 / (time.perf_counter() - began) / 1e9)
-    return statistics.median(rates)
-
-
 def main(path: str, rounds: int = 3) -> None:
     results: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
-    ceiling = []
+    rates = []
     for _ in range(rounds):
         for name, setting in SETTINGS.items():
             command = [sys.executable, __file__, "--worker", path, json.dumps(setting)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
-        ceiling.append(sgemm())
+        rates.append(ceiling())
     first = results[next(iter(SETTINGS))]
     print(f"{'setting':<28} {'load s':>7} {'run s':>7} {'ratio':>6} {'peak MB':>8}")
     for name, made in results.items():
         load, seconds, peak = (statistics.median(m[key] for m in made) for key in ("load", "seconds", "peak"))
         ratio = statistics.median(m["seconds"] / f["seconds"] for m, f in zip(made, first, strict=True))
         print(f"{name:<28} {load:>7.2f} {seconds:>7.3f} {ratio:>6.2f} {peak:>8.0f}")
-    print(f"sgemm {statistics.median(ceiling):.0f} GFLOP/s")
+    print(f"matrix products: {statistics.median(rates):.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

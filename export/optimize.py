@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ortsep.bench import Run
 from ortsep.export.graph import attach_spec, save_model
 from ortsep.export.measure import snr
 from ortsep.export.passes import PassReport, optimize
@@ -115,8 +114,8 @@ def optimize_file(
         save_model(made, output)
     _copy_manifest(source.parent, output.parent, say)
     sides = [
-        Side(r.load, r.seconds, r.peak_mb, path.stat().st_size / 1e6, len(m.graph.node))
-        for r, path, m in ((before, source, model), (after, output, made))
+        Side(*figures, path.stat().st_size / 1e6, len(m.graph.node))
+        for figures, path, m in ((before, source, model), (after, output, made))
     ]
     known = {name: tuple(shape) for name, shape in sizes.items()}
     return Optimized(output, tuple(reports), sides[0], sides[1], db, db_given, db_untouched, gate, precision, known)
@@ -183,9 +182,11 @@ def _worst(reference: Mapping[str, Any], result: Mapping[str, Any]) -> float:
     return min(snr(reference[name], result[name]) for name in reference)
 
 
-def _measured(paths: Mapping[str, Path], sizes: Mapping[str, list[int]], runs: int, say: Say) -> list[Run]:
-    """Medians of fresh processes, interleaved."""
-    made: dict[str, list[Run]] = {side: [] for side in paths}
+def _measured(
+    paths: Mapping[str, Path], sizes: Mapping[str, list[int]], runs: int, say: Say
+) -> list[tuple[float, float, float]]:
+    """Medians of fresh processes, interleaved: seconds to load and to run, peak MB."""
+    made: dict[str, list[tuple[float, float, float]]] = {side: [] for side in paths}
     for _ in range(runs):
         for side, path in paths.items():
             command = [sys.executable, "-m", "ortsep.export.optimize", str(path), json.dumps(sizes)]
@@ -193,14 +194,13 @@ def _measured(paths: Mapping[str, Path], sizes: Mapping[str, list[int]], runs: i
             if done.returncode:
                 words = done.stderr.strip().splitlines() or ["no message"]
                 raise ModelError(f"the graph {side} could not be measured: {words[-1]}; report it")
-            made[side].append(Run(side=side, **json.loads(done.stdout.strip().splitlines()[-1])))
+            figures = json.loads(done.stdout.strip().splitlines()[-1])
+            made[side].append((figures["load"], figures["seconds"], figures["peak_mb"]))
     medians = []
     for side, all_runs in made.items():
-        load, seconds, peak = (
-            float(np.median([getattr(run, key) for run in all_runs])) for key in ("load", "seconds", "peak_mb")
-        )
+        load, seconds, peak = (float(middle) for middle in np.median(all_runs, axis=0))
         say(f"{side:<7} load {load:.2f} s, run {seconds:.3f} s, peak {peak:.0f} MB")
-        medians.append(Run(side, load, seconds, peak, "cpu"))
+        medians.append((load, seconds, peak))
     return medians
 
 
@@ -246,7 +246,7 @@ def worker(path: str, sizes: Mapping[str, Sequence[int]], runs: int = 3) -> None
         began = time.perf_counter()
         session.run(None, inputs)
         took.append(time.perf_counter() - began)
-    print(json.dumps({"load": load, "seconds": float(np.median(took[1:])), "peak_mb": peak_mb(), "backend": "cpu"}))
+    print(json.dumps({"load": load, "seconds": float(np.median(took[1:])), "peak_mb": peak_mb()}))
 
 
 def peak_mb() -> float:

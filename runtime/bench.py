@@ -25,29 +25,45 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Run:
-    """One worker's run: seconds to load, seconds from file to files, peak memory in MB, provider or framework."""
+    """One worker's run.
+
+    Seconds from the start of the process until the model is ready, and from file to files; of these the seconds in
+    which a graph ran (None for other frameworks); peak memory in MB; provider or framework.
+    """
 
     side: str
-    load: float
+    cold_start: float
     seconds: float
+    graphs: float | None
     peak_mb: float
     backend: str
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Medians of one side."""
+    """Medians of one side, as Run has them; and of real time, the share that files to files and the graphs take."""
 
     side: str
     backend: str
-    load: float
+    cold_start: float
     seconds: float
+    graphs: float | None
     peak_mb: float
     real_time_factor: float
+    graphs_real_time_factor: float | None
 
 
 def run_worker(side: str, command: Sequence[str]) -> Run:
     """Run a worker to its end. Raises OrtsepError with the worker's last words where it fails."""
+    began = time.time()
+    result, usage = _run(side, command)
+    scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kB on Linux
+    ready, seconds = result["ready"] - began, result["seconds"]
+    return Run(side, ready, seconds, result.get("graphs"), usage.ru_maxrss / scale, result["backend"])
+
+
+def _run(side: str, command: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """What a worker printed last, and what the kernel says that it used."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors)
         try:
@@ -61,9 +77,31 @@ def run_worker(side: str, command: Sequence[str]) -> Run:
         if process.returncode:
             words = errors.read().strip().splitlines() or ["no message"]
             raise OrtsepError(f"the benchmark of {side} failed: {words[-1]}")
-        result = json.loads(out.read().strip().splitlines()[-1])
-    scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kB on Linux
-    return Run(side, result["load"], result["seconds"], usage.ru_maxrss / scale, result["backend"])
+        return json.loads(out.read().strip().splitlines()[-1]), usage
+
+
+def measure(
+    ours: Sequence[str], others: Mapping[str, Sequence[str]], runs: int, seconds: float, say: Say
+) -> dict[str, Any]:
+    """``compare`` for ortsep's worker and others, and how much of the cores' matrix products the graphs reach.
+
+    ``gflop`` are the operations of the graphs for this song on the CPU, ``ceiling`` the GFLOP/s of float32 products
+    between the runs, ``shares`` what is reached of it in the time of the graphs and from file to files; None where the
+    provider is another, or the song too long to count.
+    """
+    from ortsep.gauge import ceiling
+
+    rates = [ceiling()]
+    result = compare({"ortsep": ours, **others}, runs, seconds, say)
+    rates.append(ceiling())
+    median, mine = statistics.median(rates), result["medians"]["ortsep"]
+    counted: dict[str, Any] = {"gflop": None, "ceiling": median, "shares": None}
+    if mine["backend"] == "cpu":
+        gflop = _run("ortsep", [*ours, "count"])[0]["operations"] / 1e9
+        if np.isfinite(gflop):
+            shares = {"graphs": gflop / mine["graphs"] / median, "end_to_end": gflop / mine["seconds"] / median}
+            counted |= {"gflop": gflop, "shares": shares}
+    return {**result, **counted}
 
 
 def compare(commands: Mapping[str, Sequence[str]], runs: int, seconds: float, say: Say) -> dict[str, Any]:
@@ -77,16 +115,17 @@ def compare(commands: Mapping[str, Sequence[str]], runs: int, seconds: float, sa
         for side, command in commands.items():
             run = run_worker(side, command)
             made[side].append(run)
-            say(
-                f"run {number + 1}/{runs} {side}: {run.seconds:.2f} s, peak {run.peak_mb:.0f} MB, load {run.load:.2f} s"
-            )
+            figures = f"{run.seconds:.2f} s, peak {run.peak_mb:.0f} MB, cold start {run.cold_start:.2f} s"
+            say(f"run {number + 1}/{runs} {side}: {figures}")
     first, *others = commands
     medians = {side: _median(side, r, seconds) for side, r in made.items()}
     ratios = {
         other: {
             "time": statistics.median(a.seconds / b.seconds for a, b in zip(made[first], made[other], strict=True)),
             "peak": statistics.median(a.peak_mb / b.peak_mb for a, b in zip(made[first], made[other], strict=True)),
-            "load": statistics.median(a.load / b.load for a, b in zip(made[first], made[other], strict=True)),
+            "cold_start": statistics.median(
+                a.cold_start / b.cold_start for a, b in zip(made[first], made[other], strict=True)
+            ),
         }
         for other in others
     }
@@ -97,9 +136,11 @@ def _median(side: str, runs: Sequence[Run], seconds: float) -> Summary:
     def middle(values: Sequence[float]) -> float:
         return float(statistics.median(values))
 
-    took = middle([r.seconds for r in runs])
-    load, peak = middle([r.load for r in runs]), middle([r.peak_mb for r in runs])
-    return Summary(side, runs[0].backend, load, took, peak, took / seconds)
+    took, cold, peak = (middle([getattr(r, key) for r in runs]) for key in ("seconds", "cold_start", "peak_mb"))
+    known = [r.graphs for r in runs if r.graphs is not None]
+    graphs = middle(known) if known else None
+    factor = None if graphs is None else graphs / seconds
+    return Summary(side, runs[0].backend, cold, took, graphs, peak, took / seconds, factor)
 
 
 def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2) -> None:
@@ -117,18 +158,33 @@ def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2)
 
 def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     """Separate one file with ortsep and print what it took."""
-    began = time.perf_counter()
+    from ortsep.gauge import graph_time
     from ortsep.options import Options
     from ortsep.separator import Separator
     from ortsep.songs import Files, separate_file
 
     separator = Separator(model, **options)
     provider = separator.provider
-    loaded = time.perf_counter()
-    separate_file(separator, song, Files(output=Path(output)), Options())
-    done = time.perf_counter()
-    print(json.dumps({"load": loaded - began, "seconds": done - loaded, "backend": provider}))
+    ready, began = time.time(), time.perf_counter()
+    with graph_time() as graphs:
+        separate_file(separator, song, Files(output=Path(output)), Options())
+    took = time.perf_counter() - began
+    print(json.dumps({"ready": ready, "seconds": took, "graphs": graphs(), "backend": provider}))
+
+
+def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None:
+    """Separate one file on the CPU and print the floating-point operations of the graphs."""
+    from ortsep.gauge import recorded
+    from ortsep.options import Options
+    from ortsep.separator import Separator
+    from ortsep.songs import Files, separate_file
+    from ortsep.stems.partials import scratch
+
+    with scratch("ortsep-count-") as folder, recorded(folder) as counted:
+        separate_file(Separator(model, **options), song, Files(output=Path(output)), Options())
+        print(json.dumps({"operations": counted()}))
 
 
 if __name__ == "__main__":
-    worker(sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]))
+    *places, settings = sys.argv[1:5]
+    (counter if sys.argv[5:] == ["count"] else worker)(places[0], places[1], places[2], json.loads(settings))

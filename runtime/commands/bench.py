@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
-from ortsep.bench import compare, noise_song
+from ortsep.bench import measure, noise_song
 from ortsep.model import load_model
 from ortsep.models.errors import UsageError
 from ortsep.songs import counted
@@ -34,15 +34,13 @@ def bench_command(
         else:
             found = counted(song)
             seconds = found.samples / found.sample_rate
-        worker = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder)]
-        commands = {
-            "ortsep": [*worker, "{}"],
-        }
+        ours = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder), "{}"]
+        others = {}
         if against is not None:
             source = model.spec.weights.source if model.spec.weights.random else weights or ""
             other = [sys.executable, "-m", "ortsep.export.reference", model.spec.name, source, str(song), str(folder)]
-            commands["original"] = other
-        result = compare(commands, runs, seconds, lambda text: print(text, file=sys.stderr, flush=True))
+            others["original"] = other
+        result = measure(ours, others, runs, seconds, lambda text: print(text, file=sys.stderr, flush=True))
     document = {"version": __version__, "model": model.spec.name, "size_mb": round(model.size() / 1e6, 1), **result}
     if as_json:
         print(json.dumps(document))
@@ -53,9 +51,14 @@ def bench_command(
 
 def _table(document: dict[str, Any]) -> None:
     print(f"{document['model']}, {document['seconds']:.0f} s of audio, medians of {document['runs']} interleaved runs")
-    print(f"{'':<20} {'load s':>8} {'file to files s':>16} {'of real time':>13} {'peak MB':>8}")
+    heads = ("cold start s", "file to files s", "of real time", "peak MB", "graphs alone s")
+    print(" " * 12 + "".join(f"{head:>17}" for head in heads))
     for side, m in document["medians"].items():
-        row = f"{m['load']:>8.2f} {m['seconds']:>16.2f} {m['real_time_factor']:>13.3f} {m['peak_mb']:>8.0f}"
-        print(f"{side:<20} {row}")
+        row = f"{m['cold_start']:>17.2f}{m['seconds']:>17.2f}{m['real_time_factor']:>17.3f}{m['peak_mb']:>17.0f}"
+        print(f"{side:<12}{row}" + (f"{m['graphs']:>17.2f}" if m["graphs"] is not None else ""))
     for side, r in document["ratios"].items():
-        print(f"ortsep / {side}: time {r['time']:.2f}, peak memory {r['peak']:.2f}, load {r['load']:.2f}")
+        print(f"ortsep / {side}: time {r['time']:.2f}, peak memory {r['peak']:.2f}, cold start {r['cold_start']:.2f}")
+    if (shares := document["shares"]) is not None:
+        reached = f"{shares['graphs']:.0%} in the graphs, {shares['end_to_end']:.0%} from file to files"
+        print(f"{document['gflop']:.0f} GFLOP of products and convolutions; matrix products alone", end=" ")
+        print(f"reach {document['ceiling']:.0f} GFLOP/s here: {reached}")
