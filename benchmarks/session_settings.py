@@ -20,6 +20,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no arena, no pattern": {"arena": False, "pattern": False},
     "no spinning": {"shared": True, "session.intra_op.allow_spinning": "0"},
     "denormals as zero": {"shared": True, "session.set_denormal_as_zero": "1"},
+    "no pattern, no reuse (ortsep)": {"shared": True, "pattern": False, "reuse": False},
+    "the same, one thread": {"shared": True, "pattern": False, "reuse": False, "threads": 1},
 }
 
 
@@ -34,6 +36,8 @@ def worker(path: str, setting: dict[str, Any]) -> None:
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = setting.get("arena", True)
     options.enable_mem_pattern = setting.get("pattern", True)
+    options.enable_mem_reuse = setting.get("reuse", True)
+    options.intra_op_num_threads = setting.get("threads", 0)
     if setting.get("shared"):
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -60,11 +64,11 @@ def main(path: str, rounds: int = 3) -> None:
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
         rates.append(ceiling())
     first = results[next(iter(SETTINGS))]
-    print(f"{'setting':<28} {'load s':>7} {'run s':>7} {'ratio':>6} {'peak MB':>8}")
+    print(f"{'setting':<30} {'load s':>7} {'run s':>7} {'ratio':>6} {'peak MB':>8}")
     for name, made in results.items():
         load, seconds, peak = (statistics.median(m[key] for m in made) for key in ("load", "seconds", "peak"))
         ratio = statistics.median(m["seconds"] / f["seconds"] for m, f in zip(made, first, strict=True))
-        print(f"{name:<28} {load:>7.2f} {seconds:>7.3f} {ratio:>6.2f} {peak:>8.0f}")
+        print(f"{name:<30} {load:>7.2f} {seconds:>7.3f} {ratio:>6.2f} {peak:>8.0f}")
     print(f"matrix products: {statistics.median(rates):.0f} GFLOP/s")
 
 
