@@ -6,26 +6,31 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
+from ortsep.model import Model, load_model
 from ortsep.models.cache import cache_folder
 from ortsep.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
 from ortsep.stems.partials import scratch
+
+_HAVE_OURS = ("cpu", "cuda")
+"""Providers with the com.microsoft operators that exports use."""
 
 
 def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> int:
     """Examine every provider here, on ``reference`` or a small graph. Status 1 where CPU is wrong or packages fight."""
     from ortsep.doctor import golden_feeds, probe_feeds, probe_graph
-    from ortsep.model import load_model
 
     with scratch("ortsep-") as folder:
         if reference is None:
             graph, feeds, files = folder / "probe.onnx", probe_feeds(), []
             graph.write_bytes(probe_graph())
+            model = None
         else:
             model = load_model(reference)
             graph, feeds = golden_feeds(model)
@@ -47,6 +52,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         "providers": [asdict(verdict) for verdict in verdicts],
         "auto": choice.provider,
         "auto_reason": choice.reason,
+        "advice": None if model is None else advice(model, verdicts),
     }
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
@@ -54,6 +60,18 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         _table(document)
     cpu = next(v for v in verdicts if v.provider == "cpu")
     return 1 if conflict or not cpu.usable else 0
+
+
+def advice(model: Model, verdicts: Sequence[Verdict]) -> str | None:
+    """What would make a model's graph fit a provider better; None where nothing is known to."""
+    cut = [v for v in verdicts if v.provider not in _HAVE_OURS and (v.partitions or 0) > 1]
+    if not cut or not model.described or model.spec.portable:
+        return None
+    pieces = " and ".join(f"{v.provider} in {v.partitions} pieces" for v in cut)
+    return (
+        f"the graph runs on {pieces}, between which its com.microsoft operators stay on the CPU; without them it may "
+        f"be faster there: ortsep export {model.spec.name} --portable"
+    )
 
 
 def _providers() -> list[str]:
@@ -133,6 +151,8 @@ def _table(document: dict[str, Any]) -> None:
         )
         print(f"{row}  {'usable' if found['usable'] else found['reason']}")
     print(f"\nauto means {document['auto']}{'; ' if document['auto_reason'] else ''}{document['auto_reason']}")
+    if document["advice"]:
+        print(document["advice"])
     if document["model"] is None:
         print("speed was not judged: name a model to have its verdict kept for auto")
 

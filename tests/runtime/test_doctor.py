@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 
 from ortsep import doctor
+from ortsep.commands.doctor import advice
 from ortsep.doctor import count_nodes, examine, examine_apart, golden_feeds, open_session, probe_feeds, probe_graph
 from ortsep.model import load_model
 from ortsep.providers import Verdict, choose_provider, provider_options, read_verdict, write_verdict
@@ -262,6 +264,18 @@ def test_options_that_matter(cache: Path) -> None:
     assert provider_options("cuda", graph)["use_tf32"] == "0"
     assert provider_options("cpu", graph, threads=2) == {}
     assert "num_of_threads" not in provider_options("openvino", graph)
+
+
+def test_a_graph_in_pieces_is_better_exported_without_operators_of_its_own() -> None:
+    model = load_model(str(GRAPHS / "hybrid"))
+    own = replace(model, spec=replace(model.spec, portable=False))
+    cut = Verdict("openvino", runs=True, partitions=11, usable=True)
+    said = advice(own, [Verdict("cpu", runs=True, partitions=2), Verdict("cuda", runs=True, partitions=3), cut])
+    assert said is not None and "openvino in 11 pieces" in said and "ortsep export hybrid --portable" in said
+    assert advice(own, [replace(cut, partitions=1)]) is None
+    assert advice(own, [replace(cut, partitions=None)]) is None
+    assert advice(model, [cut]) is None
+    assert advice(replace(own, described=False), [cut]) is None
 
 
 def test_the_command(cache: Path) -> None:
