@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from ortsep import interrupt
+from ortsep import heap, interrupt
 from ortsep.chain import Chain
 from ortsep.models.errors import OrtsepError
 from ortsep.options import Options
@@ -221,6 +221,7 @@ def _work(connection: Connection, job: Job) -> None:
     """A process: take tasks until there is none, and tell what happens. Ends itself when its parent is gone."""
     interrupt.end_promptly(_PATIENCE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends its jobs
+    heap.give_back()
     try:
         separator: Separator | Chain | None = None
         while (given := connection.recv()) is not None:

@@ -158,11 +158,13 @@ def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2)
 
 def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     """Separate one file with ortsep and print what it took."""
+    from ortsep import heap
     from ortsep.gauge import graph_time
     from ortsep.options import Options
     from ortsep.separator import Separator
     from ortsep.songs import Files, separate_file
 
+    heap.give_back()
     separator = Separator(model, **options)
     provider = separator.provider
     ready, began = time.time(), time.perf_counter()

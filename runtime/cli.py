@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ortsep import __version__, interrupt
+from ortsep import __version__, heap, interrupt
 from ortsep.models.errors import OrtsepError, UsageError
 from ortsep.stderr import keep_for_events
 
@@ -356,6 +356,7 @@ def main() -> NoReturn:
         keep_for_events()
         interrupted = _error_event(_INTERRUPTED, interrupt.STATUS)
     interrupt.end_promptly(message=interrupted)
+    heap.give_back()
     try:
         app()
     except OrtsepError as error:
