@@ -8,7 +8,8 @@ THRESHOLD = 4 << 20
 faults (``benchmarks/RESULTS.md``)."""
 _M_MMAP_THRESHOLD = -3
 """From glibc's malloc.h."""
-_SET_OTHERWISE = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+SET_OTHERWISE = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+"""Variables of the environment by which somebody chose another allocator, or settings of this one."""
 
 
 def give_back() -> bool:
@@ -21,7 +22,7 @@ def give_back() -> bool:
     It holds for the whole process, so the commands call it and ``Separator`` does not. Other C libraries, and
     settings in the environment, are left alone.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in _SET_OTHERWISE):
+    if sys.platform != "linux" or any(name in os.environ for name in SET_OTHERWISE):
         return False
     import ctypes
 

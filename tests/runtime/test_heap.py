@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ortsep import heap
 from ortsep.heap import give_back
 
 SCRIPT = """
@@ -30,7 +31,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C libr
 
 
 def freed(which: str, **environment: str) -> float:
-    others = {k: v for k, v in os.environ.items() if k not in ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")}
+    others = {k: v for k, v in os.environ.items() if k not in heap.SET_OTHERWISE}
     command = [sys.executable, "-c", SCRIPT, which]
     done = subprocess.run(command, env={**others, **environment}, capture_output=True, text=True, check=True)
     return float(done.stdout)
@@ -42,7 +43,7 @@ def test_a_freed_array_is_given_back() -> None:
     assert freed("without") < 1
 
 
-@pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+@pytest.mark.parametrize("name", heap.SET_OTHERWISE)
 def test_settings_in_the_environment_are_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     assert not give_back()
