@@ -4,8 +4,8 @@ import os
 import sys
 
 THRESHOLD = 4 << 20
-"""Bytes from which an array gets a mapping of its own. 1 MB takes 8% less memory still and a tenth more time, in page
-faults (``benchmarks/RESULTS.md``)."""
+"""Bytes from which an array gets a mapping of its own. With 1 MB a run takes 8 to 16% less memory, but 10 to 20% more
+time, in page faults (``benchmarks/RESULTS.md``)."""
 _M_MMAP_THRESHOLD = -3
 """From glibc's malloc.h."""
 SET_OTHERWISE = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -17,7 +17,7 @@ def give_back() -> bool:
 
     glibc does so by itself, but with each large array that is freed it raises the threshold, up to 32 MB, and serves
     the next from heaps, one a thread, which fragment and grow as they happen to be used: LarsNet took 805 to 876 MB by
-    chance and the length of the song, and takes 724 to 745 MB with this (mallopt(3), M_MMAP_THRESHOLD).
+    chance and the length of the song, and takes 724 to 758 MB with this (mallopt(3), M_MMAP_THRESHOLD).
 
     It holds for the whole process, so the commands call it and ``Separator`` does not. Other C libraries, and
     settings in the environment, are left alone.

@@ -25,6 +25,8 @@ def bench_command(
 ) -> int:
     if against not in (None, "original", "torch"):
         raise UsageError(f"there is nothing to compare with called {against!r}; write --against original")
+    if not 0.1 <= seconds <= 86400:  # NaN too
+        raise UsageError(f"{seconds:g} s of audio can't be measured; give --seconds from 0.1 to 86400")
     model = load_model(reference)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
     with scratch("ortsep-bench-") as folder:

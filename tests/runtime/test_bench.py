@@ -39,6 +39,14 @@ def test_the_table_for_people() -> None:
     assert "GFLOP" in done.stdout
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_no_song_is_no_benchmark(seconds: str) -> None:
+    done = bench("drums_mini", "--seconds", seconds)
+    assert done.returncode == 2
+    assert "can't be measured; give --seconds" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_side_that_fails_says_why() -> None:
     with pytest.raises(OrtsepError, match="the benchmark of theirs failed: out of luck"):
         run_worker("theirs", [sys.executable, "-c", "raise SystemExit('out of luck')"])
