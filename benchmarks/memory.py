@@ -43,7 +43,8 @@ def main() -> int:
     print(f"{'model':<12} {'domain':<10}" + "".join(f"{m:>10g} min" for m in arguments.minutes) + "   growth")
     for reference in arguments.models:
         spec = load_model(reference).spec
-        peaks = []
+        peaks: list[float] = []
+        print(f"{spec.name:<12} {spec.domain:<10}", end="", flush=True)
         for minutes in arguments.minutes:
             folder = Path(tempfile.mkdtemp(prefix="ortsep-memory-", dir=arguments.folder))
             try:
@@ -57,13 +58,13 @@ def main() -> int:
                     str(folder / "out"),
                 ]
                 peaks.append(run_worker(spec.name, [*command, arguments.options]).peak_mb)
+                print(f"{peaks[-1]:>11.1f} MB", end="", flush=True)
             finally:
                 shutil.rmtree(folder)
         growth = max(peaks) - peaks[0]
         bad = growth > max(30.0, 0.05 * peaks[0])
         worst |= bad
-        row = "".join(f"{peak:>11.1f} MB" for peak in peaks)
-        print(f"{spec.name:<12} {spec.domain:<10}{row}   {growth:+.1f} MB{'  GROWS' if bad else ''}", flush=True)
+        print(f"   {growth:+.1f} MB{'  GROWS' if bad else ''}", flush=True)
     print(json.dumps({"flat": not worst}))
     return int(worst)
 
