@@ -165,12 +165,11 @@ def separate_frames(
         yield analyser.finish()[:, :bins]
 
     def estimated() -> Iterator[tuple[C64, F32]]:
-        size, overlap = grouping.frames * grouping.batch, grouping.overlap
-        if overlap and not whole:
-            yield from _crossfaded(
-                network, regroup(ahead(spectra()), grouping.frames, overlap), overlap, transform.bins
-            )
+        if grouping.overlap and not whole:
+            groups = regroup(ahead(spectra()), grouping.frames, grouping.overlap)
+            yield from _crossfaded(network, groups, grouping, filtering.window if wiener else grouping.frames)
             return
+        size = grouping.frames * grouping.batch
         groups = _gathered(ahead(spectra()), frames) if whole else regroup(ahead(spectra()), size)
 
         def pair(group: C64) -> tuple[C64, F32]:
@@ -242,18 +241,23 @@ def by_frame(values: F32) -> F32:
 
 def regroup(parts: Iterable[C64], size: int, overlap: int = 0) -> Iterator[C64]:
     """Groups of ``size`` frames from parts of any; each but the first repeats ``overlap`` frames of the former."""
-    held: list[C64] = []
-    count = 0
+    group: C64 | None = None
+    filled = new = 0
     for part in parts:
-        held.append(part)
-        count += part.shape[-1]
-        while count >= size:
-            joined = np.concatenate(held, axis=-1)
-            yield joined[..., :size]
-            held = [joined[..., size - overlap :].copy(order="K")]
-            count = held[0].shape[-1]
-    if count > overlap or (count and not overlap):
-        yield np.concatenate(held, axis=-1)
+        while part.shape[-1]:
+            if group is None:
+                group = np.empty_like(part, shape=(*part.shape[:-1], size))
+            taken = min(size - filled, part.shape[-1])
+            group[..., filled : filled + taken] = part[..., :taken]
+            filled, new, part = filled + taken, new + taken, part[..., taken:]
+            if filled == size:
+                full = [group]
+                group = np.empty_like(group)
+                group[..., :overlap] = full[0][..., size - overlap :]
+                filled, new = overlap, 0
+                yield full.pop()  # not a name that would keep it while the next is filled
+    if group is not None and new:
+        yield group[..., :filled]
 
 
 def _gathered(parts: Iterable[C64], frames: int) -> Iterator[C64]:
@@ -269,17 +273,28 @@ def _gathered(parts: Iterable[C64], frames: int) -> Iterator[C64]:
         yield whole
 
 
-def _crossfaded(network: Network, groups: Iterable[C64], overlap: int, bins: int) -> Iterator[tuple[C64, F32]]:
-    """Estimates of overlapping groups, each joined to the next by a linear cross-fade over ``overlap`` frames."""
+def _crossfaded(network: Network, groups: Iterable[C64], grouping: Blocks, size: int) -> Iterator[tuple[C64, F32]]:
+    """Estimates of overlapping groups, each joined to the next by a linear cross-fade over the overlap.
+
+    In copies of ``size`` frames: views would keep a group alive while the next is estimated, and groups are large.
+    """
+    assert network.spec.stft is not None
+    bins, overlap = network.spec.stft.bins, grouping.overlap
     rise = (np.arange(1, overlap + 1, dtype=np.float32)) / np.float32(overlap + 1)
     tail: tuple[C64, F32] | None = None
     for group in groups:
-        estimate = network.estimate(np.abs(group[:, :bins])[None])[0]
+        estimate = _estimate(network, group[:, :bins], grouping, whole=False)
         if tail is not None:
-            estimate[..., :overlap] = estimate[..., :overlap] * rise + tail[1] * (1 - rise)
-        keep = group.shape[-1] - overlap
-        tail = group[..., keep:].copy(), estimate[..., keep:].copy()
-        yield group[..., :keep], estimate[..., :keep]
+            lead, former = estimate[..., :overlap], tail[1]
+            lead *= rise
+            former *= 1 - rise
+            lead += former
+            del lead, former
+        keep = max(0, group.shape[-1] - overlap)
+        tail = group[..., keep:].copy(order="K"), estimate[..., keep:].copy()
+        for piece in _pieces(keep, size):
+            yield group[..., piece].copy(order="K"), estimate[..., piece].copy()
+        del group, estimate
     if tail is not None:
         yield tail
 

@@ -199,6 +199,7 @@ class Network:
                 results = np.zeros((output.shape[0], len(self.wanted), *output.shape[2:]), np.float32)
             for place, row, share in shares:
                 results[:, place] += output[:, row] if share == 1.0 else output[:, row] * np.float32(share)
+            del output  # before the next graph runs
         return results
 
     def cancel(self) -> None:
