@@ -26,6 +26,7 @@ from ortsep.resample import resampled_length
 from ortsep.separator import Separator
 from ortsep.session import Cancelled
 from ortsep.stems.files import StemWriter, Written
+from ortsep.stems.partials import sweep
 from ortsep.stems.paths import output_paths
 from ortsep.stems.pipe import PipeWriter
 
@@ -195,6 +196,8 @@ def separate_file(
         if Path(path).is_file():
             made = provenance(_models(separator), options, files.sound(), Path(path))
         if files.skip_existing and still_right(targets, made):
+            for folder in {target.parent for target in targets.values()}:
+                sweep(folder)  # what a run left that was killed while it made them again
             skipped = _skipped(separator, path, targets)
             if page is None:
                 return skipped

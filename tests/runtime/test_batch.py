@@ -208,6 +208,22 @@ def test_partial_files_of_the_dead_are_removed(tmp_path: Path) -> None:
     sweep(tmp_path / "nothing")
 
 
+def test_a_skipped_song_loses_what_the_dead_left_beside_it(tmp_path: Path) -> None:
+    """A run without --skip-existing is killed over stems that are right; the next skips them."""
+    song(tmp_path / "song.wav")
+    files = Files(tmp_path / "out", skip_existing=True)
+    separator = Separator(GRAPHS / "waves")
+    made = separate_file(separator, tmp_path / "song.wav", files)
+    killed = [sys.executable, "-c", "import os; print(os.getpid(), flush=True); os.kill(os.getpid(), 9)"]
+    pid = subprocess.run(killed, capture_output=True, text=True).stdout.strip()
+    stem = Path(made.outputs[0].path or "")
+    mine = partial_path(stem)
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{pid}."))
+    left.touch()
+    assert separate_file(separator, tmp_path / "song.wav", files).skipped
+    assert not left.exists() and stem.exists()
+
+
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16", "PCM_24"])
 def test_from_pipe_to_pipe(tmp_path: Path, subtype: str) -> None:
     x = song(tmp_path / "song.wav")
