@@ -79,7 +79,7 @@ class Sentences:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%  {task.completed:.0f}/{task.total:.0f} s"),
+                TextColumn("{task.fields[reached]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
@@ -89,13 +89,15 @@ class Sentences:
 
     def started(self, number: int, song: Path) -> None:
         if self._bar is not None:
-            self._tasks[number] = self._bar.add_task(song.name.replace("[", r"\["), total=None)
+            name = song.name.replace("[", r"\[")
+            self._tasks[number] = self._bar.add_task(name, total=None, reached="")
 
     def progress(self, number: int, song: Path, done: float, total: float) -> None:
         now = time.monotonic()
         if number in self._tasks and (done >= total or now - self._last.get(number, 0.0) >= _EVERY["bar"]):
             self._last[number] = now
-            self._bar.update(self._tasks[number], completed=done, total=total)
+            reached = f"{100 * done / total if total else 100:3.0f}%  {done:.0f}/{total:.0f} s"
+            self._bar.update(self._tasks[number], completed=done, total=total, reached=reached)
 
     def finished(self, number: int, report: SongReport) -> None:
         self._clear(number)
