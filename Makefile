@@ -4,8 +4,10 @@
 PYTHON ?= python3
 FULL := .venv
 LEAN := .venv-lean
+LEAN_TESTS := $(addprefix tests/,base models stems audio graphs engine runtime report measure commands)
+FULL_TESTS := $(addprefix tests/,export parity training report/test_report.py base/test_interrupt.py measure/test_operations.py)
 TORCH ?= torch==2.13.0
-SOURCES = $(sort $(shell find models stems runtime export -name '*.py' -o -name '*.toml' -o -name '*.html' -o -path '*/bundled/*' -type f))
+SOURCES = $(sort $(shell find base models stems runtime export -name '*.py' -o -name '*.toml' -o -name '*.html' -o -path '*/bundled/*' -type f))
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
@@ -47,10 +49,10 @@ bench: $(FULL)/installed ## Speed and memory beside the original: MODEL=name|pat
 test: test-lean test-full ## All tests: the runtime's without torch, the exporter's with it
 
 test-lean: $(LEAN)/installed
-	$(LEAN)/bin/python -m pytest tests/models tests/stems tests/runtime $(ARGS)
+	$(LEAN)/bin/python -m pytest $(LEAN_TESTS) $(ARGS)
 
 test-full: $(FULL)/installed
-	$(FULL)/bin/python -m pytest tests/export tests/parity tests/runtime/test_report.py tests/runtime/test_interrupt.py $(ARGS)
+	$(FULL)/bin/python -m pytest $(FULL_TESTS) $(ARGS)
 
 fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
 	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)

@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 
 from ortsep import Separator
+from ortsep.engine.stft import istft, stft
 from ortsep.models.spec import STFT
-from ortsep.stft import istft, stft
 
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")
 BANDS = {"kick": (0, 95), "toms": (95, 180), "snare": (180, 2200), "cymbals": (2200, 9000), "hihat": (9000, 22050)}

@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--threads", default="1")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    from ortsep.model import load_model
+    from ortsep.graphs.model import load_model
 
     model = str(Path(arguments.model).resolve()) if Path(arguments.model).exists() else arguments.model
     stem = load_model(model).stems[0]

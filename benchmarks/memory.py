@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ortsep.bench import run_worker
-from ortsep.model import load_model
+from ortsep.graphs.model import load_model
+from ortsep.measure.bench import run_worker
 
 GRAPHS = Path(__file__).parents[1] / "tests" / "data" / "graphs"
 SMALL = [str(GRAPHS / name) for name in ("waves", "hybrid", "complex", "ratio", "masks", "wiener", "bag")]
@@ -52,7 +52,7 @@ def main() -> int:
                 command = [
                     sys.executable,
                     "-m",
-                    "ortsep.bench",
+                    "ortsep.measure.bench",
                     reference,
                     str(folder / "song.wav"),
                     str(folder / "out"),

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import onnx
 
 from ortsep import Separator
+from ortsep.base.decibels import snr
 from ortsep.export.exporter import choose_weights, write_export
+from ortsep.export.families.moises_light.original import GRAPH
 from ortsep.export.family import load_original
-from ortsep.export.graph import attach_spec
-from ortsep.export.measure import snr
-from ortsep.export.moises_light import GRAPH
+from ortsep.export.graph.builder import attach_spec
 from ortsep.models.catalogue import find_card
-from ortsep.songs import counted
+from ortsep.songs.separate import counted
 
 F32 = npt.NDArray[np.float32]
 

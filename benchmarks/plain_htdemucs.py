@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ortsep.export.demucs_files import random_part
+from ortsep.export.families.demucs.files import random_part
 from ortsep.models.catalogue import find_card
 
 SAMPLES, BINS, FRAMES = 343980, 2048, 336

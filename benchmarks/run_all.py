@@ -25,10 +25,10 @@ import onnxruntime
 import sherpa_spleeter
 import soundfile
 
-from ortsep.bench import measure, noise_song
-from ortsep.model import load_model
+from ortsep.base.errors import OrtsepError
+from ortsep.graphs.model import load_model
+from ortsep.measure.bench import measure, noise_song
 from ortsep.models.catalogue import find_card
-from ortsep.models.errors import OrtsepError
 
 SHERPA = "spleeter:2stems/sherpa-onnx"
 TARGETS = {
@@ -56,7 +56,7 @@ def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
     song = folder / "noise.wav"
     noise_song(song, seconds, model.spec.sample_rate, model.spec.channels)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
-    worker = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder / "stems")]
+    worker = [sys.executable, "-m", "ortsep.measure.bench", target, str(song), str(folder / "stems")]
     theirs = folder / "theirs"
     if name == SHERPA:
         threads = os.cpu_count() or 1
@@ -92,10 +92,10 @@ def agreement(theirs: Path, ours: Path, stems: tuple[str, ...]) -> float:
 
 def graph_snr(name: str, folder: Path) -> float:
     """The worst of the graphs' outputs against the original network in float64, in dB."""
+    from ortsep.base.decibels import snr
     from ortsep.export.exporter import choose_weights
     from ortsep.export.family import load_original
-    from ortsep.export.measure import snr
-    from ortsep.export.precision import run_graph
+    from ortsep.export.graph.precision import run_graph
     from ortsep.export.validate import synthetic_song
 
     model = load_model(folder)

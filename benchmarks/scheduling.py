@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.model import load_model
-from ortsep.network import Network
-from ortsep.session import Session
+from ortsep.engine.network import Network
+from ortsep.graphs.model import load_model
+from ortsep.graphs.session import Session
 
 F32 = npt.NDArray[np.float32]
 WAYS = ("one at a time", "batch of two", "two in flight")

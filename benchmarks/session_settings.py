@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from ortsep.gauge import ceiling
+from ortsep.measure.gauge import ceiling
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "runtime default": {"shared": True},
@@ -29,7 +29,7 @@ def worker(path: str, setting: dict[str, Any]) -> None:
     import onnxruntime as ort
 
     from ortsep.export.optimize import peak_mb, seeded_inputs
-    from ortsep.session import _share_arena
+    from ortsep.graphs.session import _share_arena
 
     inputs = seeded_inputs(__import__("pathlib").Path(path), {})
     options = ort.SessionOptions()

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.base.errors import MissingDependency
 from ortsep.export.exporter import choose_weights
+from ortsep.export.families.spleeter.original import Spleeter
+from ortsep.export.families.spleeter.reference import HOP, N_FFT
+from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Conv, Norm, UNet, networks
 from ortsep.export.family import load_original
-from ortsep.export.graph import Graph, save_model
-from ortsep.export.spleeter import Spleeter
-from ortsep.export.spleeter_reference import HOP, N_FFT
-from ortsep.export.spleeter_weights import EPSILON, FRAMES, Conv, Norm, UNet, networks
+from ortsep.export.graph.builder import Graph, save_model
 from ortsep.models.catalogue import find_card
-from ortsep.models.errors import MissingDependency
 
 STEMS = ("vocals", "accompaniment")
 OPSET = 13

@@ -17,7 +17,7 @@ from pathlib import Path
 
 def worker(path: Path, blocks: int, threads: int) -> None:
     from ortsep.export.optimize import peak_mb, seeded_inputs
-    from ortsep.session import Session
+    from ortsep.graphs.session import Session
 
     (shape,) = (value.shape for value in seeded_inputs(path, {}).values())
     inputs = seeded_inputs(path, {"magnitude": (blocks, *shape[1:])})

@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 
 import ortsep
+from ortsep.base.decibels import snr
+from ortsep.base.errors import ModelError, OutputError, UsageError
+from ortsep.base.whole import hold, release
 from ortsep.export.family import Choice, Downloading, Original, load_original
-from ortsep.export.graph import attach_spec, attached_spec, parameter_count, save_model
-from ortsep.export.measure import snr
-from ortsep.export.precision import GATES, measure_time, open_graph, with_precision
+from ortsep.export.graph.builder import attach_spec, attached_spec, parameter_count, save_model
+from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
-from ortsep.models.errors import ModelError, OutputError, UsageError
 from ortsep.models.spec import Figure, ModelSpec, Timing
 from ortsep.stems.manifest import FILE_NAME, write_manifest
-from ortsep.stems.partials import hold, release
 
 Say = Callable[[str], None]
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ortsep.interrupt import at_once
+from ortsep.base.errors import UsageError
+from ortsep.base.interrupt import at_once
 from ortsep.models.catalogue import Card
-from ortsep.models.errors import UsageError
 from ortsep.models.spec import ModelSpec
 
 F32 = npt.NDArray[np.float32]
@@ -86,7 +86,7 @@ class Original(Protocol):
 def load_original(card: Card, choice: Choice) -> Original:
     """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing, UsageError."""
     with at_once():
-        module = import_module(f"ortsep.export.{card.family}")
+        module = import_module(f"ortsep.export.families.{card.family}.original")
     routes = getattr(module, "ROUTES", ())
     if choice.route and choice.route not in routes:
         known = f"only by way of {', '.join(routes)}" if routes else "in one way only"

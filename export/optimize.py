@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ortsep.export.graph import attach_spec, save_model
-from ortsep.export.measure import snr
+from ortsep.base.decibels import snr
+from ortsep.base.errors import FileMissing, ModelError, OutputError, UsageError
+from ortsep.base.whole import scratch
+from ortsep.export.graph.builder import attach_spec, save_model
+from ortsep.export.graph.precision import GATES, run_graph, with_precision
 from ortsep.export.passes import PassReport, optimize
 from ortsep.export.passes.norms import step_means, step_norm
-from ortsep.export.precision import GATES, run_graph, with_precision
-from ortsep.models.errors import FileMissing, ModelError, OutputError, UsageError
 from ortsep.models.spec import METADATA_KEY, Figure, from_json
 from ortsep.stems.manifest import FILE_NAME as MANIFEST
-from ortsep.stems.partials import scratch
 
 Say = Callable[[str], None]
 

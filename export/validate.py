@@ -17,23 +17,23 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from ortsep.audio.resample import resample, resampled_length
+from ortsep.audio.sources import fit_channels
+from ortsep.base.decibels import snr
+from ortsep.base.errors import ModelError, UsageError
+from ortsep.engine.stft import istft, stft
 from ortsep.export.exporter import choose_weights
 from ortsep.export.family import Choice, Original, load_original
-from ortsep.export.graph import attach_spec, save_model
-from ortsep.export.measure import snr
-from ortsep.export.precision import GATES as PRECISION_GATES
-from ortsep.model import Model, load_model
+from ortsep.export.graph.builder import attach_spec, save_model
+from ortsep.export.graph.precision import GATES as PRECISION_GATES
+from ortsep.graphs.model import Model, load_model
+from ortsep.graphs.providers import LOWER, PROVIDERS, choose_provider
+from ortsep.graphs.session import Session
 from ortsep.models.catalogue import find_card
-from ortsep.models.errors import ModelError, UsageError
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, STFT, Figure, ModelSpec, from_json
-from ortsep.providers import LOWER, PROVIDERS, choose_provider
-from ortsep.resample import resample, resampled_length
 from ortsep.separator import Separator
-from ortsep.session import Session
-from ortsep.songs import counted
-from ortsep.sources import fit_channels
-from ortsep.stft import istft, stft
+from ortsep.songs.separate import counted
 
 F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]

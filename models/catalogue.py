@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ortsep.models.errors import ModelError
+from ortsep.base.errors import ModelError
 
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent / "bundled"

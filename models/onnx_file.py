@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ortsep.models.errors import FileMissing, ModelError
+from ortsep.base.errors import FileMissing, ModelError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GROUP = (3, 4)

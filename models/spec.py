@@ -12,7 +12,7 @@ import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union
 
-from ortsep.models.errors import ModelError
+from ortsep.base.errors import ModelError
 
 FORMAT = 1
 """Raised when a runtime that ignores the new keys would give wrong audio. Keys it does not know are ignored."""

@@ -14,7 +14,7 @@ _HOME = {
     "Separator": "ortsep.separator",
     "Options": "ortsep.options",
     "ModelSpec": "ortsep.models.spec",
-    "OrtsepError": "ortsep.models.errors",
+    "OrtsepError": "ortsep.base.errors",
 }
 __all__ = ["ModelSpec", "Options", "OrtsepError", "Separator", "__version__"]
 

@@ -17,13 +17,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from ortsep import heap, interrupt
+from ortsep.base import heap, interrupt
+from ortsep.base.errors import OrtsepError
+from ortsep.base.whole import sweep
 from ortsep.chain import Chain
-from ortsep.models.errors import OrtsepError
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.songs import Files, Seconds, SongReport, separate_file
-from ortsep.stems.partials import sweep
+from ortsep.songs.separate import Files, Seconds, SongReport, separate_file
 
 _PATIENCE = 0.5
 """Seconds that an interrupted job has for an orderly end: less than its parent's own."""

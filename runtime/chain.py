@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.engine import Progress
-from ortsep.models.errors import ModelError, UsageError
+from ortsep.audio.sources import Source, complement
+from ortsep.base.errors import ModelError, UsageError
+from ortsep.engine.loops import Progress
 from ortsep.models.spec import ModelSpec
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.sources import Source, complement
 
 F32 = npt.NDArray[np.float32]
 

@@ -12,9 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ortsep import __version__, heap, interrupt
-from ortsep.models.errors import OrtsepError, UsageError
-from ortsep.stderr import keep_for_events
+from ortsep import __version__
+from ortsep.base import heap, interrupt
+from ortsep.base.errors import OrtsepError, UsageError
+from ortsep.base.stderr import keep_for_events
 
 app = typer.Typer(
     name="ortsep",
@@ -170,7 +171,7 @@ def run(
     with interrupt.at_once():
         from ortsep.commands.run import Manner, run_songs
         from ortsep.options import Options
-        from ortsep.songs import Files
+        from ortsep.songs.separate import Files
 
     options = Options(
         stems=tuple(s.strip() for s in stems.split(",") if s.strip()),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ortsep.models.errors import UsageError
+from ortsep.base.errors import UsageError
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
 
 

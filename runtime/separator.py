@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.chunks import make_plan
-from ortsep.engine import Level, Progress, Statistics, separate_chunks, separate_frames, spectrum_statistics
-from ortsep.model import PLAIN_RATE, Model, load_model
-from ortsep.models.errors import UsageError
+from ortsep.audio.resample import resample, resampled_length
+from ortsep.audio.sources import ArraySource, Source, as_mixture, complement, fit_channels, narrowed, rerated
+from ortsep.base.errors import UsageError
+from ortsep.engine.chunks import make_plan
+from ortsep.engine.loops import Level, Progress, Statistics, separate_chunks, separate_frames, spectrum_statistics
+from ortsep.engine.network import Network
+from ortsep.graphs.model import PLAIN_RATE, Model, load_model
+from ortsep.graphs.session import Cancelled
 from ortsep.models.spec import ModelSpec
-from ortsep.network import Network
 from ortsep.options import Options, change_blocks, change_chunks, change_filter, refuse_filter_options
-from ortsep.resample import resample, resampled_length
-from ortsep.session import Cancelled
-from ortsep.sources import ArraySource, Source, as_mixture, complement, fit_channels, narrowed, rerated
 
 F32 = npt.NDArray[np.float32]
 
@@ -203,7 +203,7 @@ class Separator:
             raise Cancelled("the separation was cancelled")
 
     def cancel(self) -> None:
-        """End the separation in progress, from another thread: it raises ``ortsep.session.Cancelled``."""
+        """End the separation in progress, from another thread: it raises ``ortsep.graphs.session.Cancelled``."""
         self._cancelled.set()
         for network in list(self._networks.values()):
             network.cancel()

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ortsep.models.errors import OutputError, UsageError
-from ortsep.stems.partials import hold, partial_path, release, sweep
-from ortsep.stems.signals import signals_later
+from ortsep.base.errors import OutputError, UsageError
+from ortsep.base.signals import signals_later
+from ortsep.base.whole import hold, partial_path, release, sweep
 
 F32 = npt.NDArray[np.float32]
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ortsep.models.errors import FileMissing, ModelError, OutputError
+from ortsep.base.errors import FileMissing, ModelError, OutputError
 
 FILE_NAME = "stems.txt"
 MAX_NAME_BYTES = 100

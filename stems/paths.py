@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ortsep.models.errors import UsageError
+from ortsep.base.errors import UsageError
 from ortsep.stems.manifest import safe_name
 
 TEMPLATE = "{song}/{stem}.{ext}"

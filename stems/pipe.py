@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.models.errors import OutputError
+from ortsep.base.errors import OutputError
 from ortsep.stems.files import Written
 
 F32 = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Runs a command as a person does: on a pseudo-terminal of a given width, which is all three of its standard streams."""
+"""Runs a command as a person does: on a pseudo-terminal of a given width that is all its standard streams."""
 
 import fcntl
 import os

@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ortsep.export.drums_mini_network import FAINT, LEVEL, STEMS, Architecture, DrumsMini, band_starts
+from ortsep.export.families.drums_mini.graph import FAINT, LEVEL, STEMS, Architecture, DrumsMini, band_starts
 from training.clips import make_clip
 from training.kits import Pool, load_samples
 from training.synth import F32, RATE

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import onnx
 
+from ortsep.base.errors import ModelError
 from ortsep.export.passes.attention import fuse_attention, split_projections
 from ortsep.export.passes.clean import drop_dead, drop_expand, fold_constants, fuse_gelu, simplify_moves
 from ortsep.export.passes.convs import crop_transposed, fold_affine, shuffle_transposed, split_glu
 from ortsep.export.passes.editor import Editor
 from ortsep.export.passes.layout import cancel_transposes, unfold_rows
 from ortsep.export.passes.norms import expansion_norm, step_means, step_norm
-from ortsep.models.errors import ModelError
 
 Pass = Callable[[Editor], int]
 

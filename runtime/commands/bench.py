@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
-from ortsep.bench import measure, noise_song
-from ortsep.model import load_model
-from ortsep.models.errors import UsageError
-from ortsep.songs import counted
-from ortsep.stems.partials import scratch
+from ortsep.base.errors import UsageError
+from ortsep.base.whole import scratch
+from ortsep.graphs.model import load_model
+from ortsep.measure.bench import measure, noise_song
+from ortsep.songs.separate import counted
 
 
 def bench_command(
@@ -36,7 +36,7 @@ def bench_command(
         else:
             found = counted(song)
             seconds = found.samples / found.sample_rate
-        ours = [sys.executable, "-m", "ortsep.bench", target, str(song), str(folder), "{}"]
+        ours = [sys.executable, "-m", "ortsep.measure.bench", target, str(song), str(folder), "{}"]
         others = {}
         if against is not None:
             source = model.spec.weights.source if model.spec.weights.random else weights or ""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
-from ortsep.model import Model, load_model
-from ortsep.models.cache import cache_folder
-from ortsep.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
-from ortsep.stems.partials import scratch
+from ortsep.base.cache import cache_folder
+from ortsep.base.whole import scratch
+from ortsep.graphs.model import Model, load_model
+from ortsep.graphs.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
 
 _HAVE_OURS = ("cpu", "cuda")
 """Providers with the com.microsoft operators that exports use."""
@@ -24,7 +24,7 @@ _HAVE_OURS = ("cpu", "cuda")
 
 def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> int:
     """Examine every provider here, on ``reference`` or a small graph. Status 1 where CPU is wrong or packages fight."""
-    from ortsep.doctor import golden_feeds, probe_feeds, probe_graph
+    from ortsep.measure.doctor import golden_feeds, probe_feeds, probe_graph
 
     with scratch("ortsep-") as folder:
         if reference is None:
@@ -85,7 +85,7 @@ def _providers() -> list[str]:
 def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> Verdict:
     import onnxruntime
 
-    from ortsep.doctor import examine_apart, short_name
+    from ortsep.measure.doctor import examine_apart, short_name
 
     name = short_name(provider)
     if PROVIDERS.get(provider, provider) not in onnxruntime.get_available_providers():

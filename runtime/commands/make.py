@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from ortsep import __version__
+from ortsep.base.errors import MissingDependency, UsageError
+from ortsep.base.interrupt import at_once
 from ortsep.commands.progress import Downloads, emit
-from ortsep.interrupt import at_once
-from ortsep.models.errors import MissingDependency, UsageError
 
 
 def _say(quiet: bool, text: str) -> None:

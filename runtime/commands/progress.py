@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from ortsep.models.errors import OrtsepError
-from ortsep.songs import SongReport
+from ortsep.base.errors import OrtsepError
+from ortsep.songs.separate import SongReport
 
 _EVERY = {"bar": 0.05, "json": 0.2}
 """Least seconds between two updates of one song."""

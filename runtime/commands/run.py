@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from ortsep import __version__
+from ortsep.audio.spool import spool
+from ortsep.base.errors import FileMissing, OrtsepError, UsageError
+from ortsep.base.whole import scratch
 from ortsep.batch import Event, Job, Task, in_processes, in_this_process, load
 from ortsep.chain import Chain
 from ortsep.commands.progress import Events, Sentences, Teller
-from ortsep.model import find_model
+from ortsep.graphs.model import find_model
 from ortsep.models.catalogue import catalogue
-from ortsep.models.errors import FileMissing, OrtsepError, UsageError
 from ortsep.options import Options
-from ortsep.pictures import require_matplotlib
+from ortsep.report.pictures import require_matplotlib
 from ortsep.separator import Separator
-from ortsep.songs import Files, SongReport, pages, places
-from ortsep.spool import spool
-from ortsep.stems.partials import scratch
+from ortsep.songs.separate import Files, SongReport, pages, places
 
 EXTENSIONS = (
     *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au"),

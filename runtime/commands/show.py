@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
+from ortsep.base.errors import OrtsepError
 from ortsep.models.catalogue import BUNDLED, Card, catalogue, exported_home, folder_name
-from ortsep.models.errors import OrtsepError
 
 _REDISTRIBUTABLE = {True: "yes", False: "no", None: "unstated"}
 
@@ -66,8 +66,8 @@ def _row(card: Card) -> dict[str, Any]:
 
 def inspect_command(reference: str, *, as_json: bool) -> int:
     """Spec, files, tensors and figures of a model; what a file without a spec seems to be."""
-    from ortsep.model import find_model, load_model
-    from ortsep.session import Session
+    from ortsep.graphs.model import find_model, load_model
+    from ortsep.graphs.session import Session
 
     try:
         model = load_model(reference)

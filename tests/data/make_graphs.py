@@ -1,7 +1,7 @@
 """Make the small graphs that the runtime's tests run: `python tests/data/make_graphs.py` in the full environment.
 
 Each scales its input by known factors, so that what comes out of the whole path is known too. They are kept in the
-repository because the lean environment has nothing to make them with; tests/export/test_graphs.py makes them again and
+repository because the lean environment has nothing to make them with; tests/export/graph/test_graphs.py makes them again and
 compares.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ortsep.export.graph import Graph, attach_spec, save_model
+from ortsep.export.graph.builder import Graph, attach_spec, save_model
 from ortsep.models.spec import STFT, Blocks, Chunks, Filter, Member, ModelSpec, Normalization, Weights
 
 RATE = 8000

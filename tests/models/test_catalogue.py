@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ortsep.base.errors import ModelError
 from ortsep.models import catalogue as module
 from ortsep.models.catalogue import catalogue, exported_home, find_card, folder_name, read_cards
-from ortsep.models.errors import ModelError
 
 GOOD = """
 [common]

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import budget, damaged
+from places import GRAPHS
 
+from ortsep.base.errors import ModelError
 from ortsep.models.catalogue import CARDS, read_cards
-from ortsep.models.errors import ModelError
 from ortsep.models.onnx_file import external_files, read_metadata
 from ortsep.models.spec import METADATA_KEY, from_json
 
-GRAPHS = sorted((Path(__file__).parents[1] / "data" / "graphs").rglob("*.onnx"))
+GRAPHS = sorted(GRAPHS.rglob("*.onnx"))
 SPECS = [json.loads(read_metadata(g)[METADATA_KEY]) for g in GRAPHS if METADATA_KEY in read_metadata(g)]
 VALUES = st.recursive(
     st.none()

@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "tensorflow", "onnx", "tf2onnx", "demucs", "openunmix", "moises_light", "librosa", "scipy", "yaml"}
 ROOMS = {
-    "models": ("ortsep.models",),
-    "stems": ("ortsep.models", "ortsep.stems"),
+    "base": ("ortsep.base",),
+    "models": ("ortsep.base", "ortsep.models"),
+    "stems": ("ortsep.base", "ortsep.models", "ortsep.stems"),
     "runtime": ("ortsep",),
 }
 STANDARD_ONLY = {"models"}
@@ -48,6 +49,7 @@ def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
 def test_there_are_no_circles() -> None:
     graph: dict[str, set[str]] = {}
     for room, package in (
+        ("base", "ortsep.base"),
         ("models", "ortsep.models"),
         ("stems", "ortsep.stems"),
         ("runtime", "ortsep"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ortsep.models.errors import ModelError
+from ortsep.base.errors import ModelError
 from ortsep.models.spec import (
     FORMAT,
     STFT,

@@ -53,7 +53,7 @@ def write_small(prefix: Path) -> None:
 
 
 def main() -> None:
-    write_small(Path(__file__).parents[1] / "export" / "data" / "tf_bundle" / "model")
+    write_small(Path(__file__).parents[1] / "data" / "tf_bundle" / "model")
     results = {}
     mix = music()
     with tempfile.TemporaryDirectory() as home:

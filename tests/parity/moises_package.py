@@ -23,12 +23,12 @@ import numpy.typing as npt
 import torch
 
 from ortsep import Separator
+from ortsep.base.decibels import snr
 from ortsep.export.exporter import write_export
+from ortsep.export.families.moises_light.architecture import Architecture, State, of_card, presets, random_state
+from ortsep.export.families.moises_light.original import GRAPH, load
 from ortsep.export.family import Choice
-from ortsep.export.measure import snr
-from ortsep.export.moises_architecture import Architecture, State, of_card, presets, random_state
-from ortsep.export.moises_light import GRAPH, load
-from ortsep.session import Session
+from ortsep.graphs.session import Session
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

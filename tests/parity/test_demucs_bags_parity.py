@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from places import GRAPHS
 
-from ortsep.export.demucs import DemucsOriginal, load
+from ortsep.base.errors import UsageError
+from ortsep.engine.stft import istft, stft
 from ortsep.export.exporter import write_export
+from ortsep.export.families.demucs.original import DemucsOriginal, load
 from ortsep.export.family import Choice
 from ortsep.export.validate import snr as decibel
 from ortsep.models.catalogue import Card, Source
-from ortsep.models.errors import UsageError
 from ortsep.separator import Separator
-from ortsep.stft import istft, stft
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -128,7 +129,7 @@ def test_shifts_are_those_of_the_original(tmp_path: Path, snr: Any) -> None:
 def test_stages_of_every_member(mixed: tuple[DemucsOriginal, Path]) -> None:
     """What ``ortsep validate`` compares: each member's transforms and graph."""
     from ortsep.export.validate import _graph, _transform
-    from ortsep.model import load_model
+    from ortsep.graphs.model import load_model
 
     original, folder = mixed
     model = load_model(folder)
@@ -161,4 +162,4 @@ def test_a_graph_of_fixed_chunks_still_refuses_others(shared_graphs: Path) -> No
 
 @pytest.fixture
 def shared_graphs() -> Path:
-    return Path(__file__).parents[1] / "data" / "graphs"
+    return GRAPHS

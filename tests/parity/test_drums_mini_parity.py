@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ortsep import Separator
-from ortsep.export.drums_mini import load
+from ortsep.base.errors import UsageError, WeightsError
 from ortsep.export.exporter import write_export
+from ortsep.export.families.drums_mini.original import load
 from ortsep.export.family import Choice
 from ortsep.models.catalogue import BUNDLED, find_card
-from ortsep.models.errors import UsageError, WeightsError
 
 Snr = Callable[[Any, Any], float]
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")

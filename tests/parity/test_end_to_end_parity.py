@@ -11,15 +11,15 @@ import pytest
 import soundfile
 from spleeter_inputs import MODELS, excerpts, music, seeded
 
+from ortsep.base.errors import UsageError
 from ortsep.export.exporter import choose_weights, export_model, write_export
+from ortsep.export.families.spleeter.original import Spleeter
+from ortsep.export.families.spleeter.weights import expected_shapes
 from ortsep.export.family import Choice, load_original
-from ortsep.export.graph import attach_spec, save_model
-from ortsep.export.spleeter import Spleeter
-from ortsep.export.spleeter_weights import expected_shapes
+from ortsep.export.graph.builder import attach_spec, save_model
 from ortsep.export.validate import validate_model
-from ortsep.model import load_model
+from ortsep.graphs.model import load_model
 from ortsep.models.catalogue import find_card
-from ortsep.models.errors import UsageError
 from ortsep.separator import Separator
 
 Snr = Callable[[Any, Any], float]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from demucs.htdemucs import HTDemucs
 
-from ortsep.export.graph import MICROSOFT
-from ortsep.export.htdemucs import htdemucs_graph, htdemucs_network
-from ortsep.export.random_weights import randomise
-from ortsep.models.errors import WeightsError
+from ortsep.base.errors import WeightsError
+from ortsep.export.families.demucs.htdemucs import htdemucs_graph, htdemucs_network
+from ortsep.export.graph.builder import MICROSOFT
+from ortsep.export.weights.random_weights import randomise
 
 GATE = 105.0
 STEMS = ["drums", "bass", "other", "vocals"]

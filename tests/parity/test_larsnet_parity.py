@@ -11,9 +11,9 @@ import soundfile
 import torch
 from larsnet_oracle import blocks, ideal_masks, sdr, separated
 
-from ortsep.export.larsnet import separate
-from ortsep.export.larsnet_network import UNet, build_graph
-from ortsep.models.errors import AudioError
+from ortsep.base.errors import AudioError
+from ortsep.export.families.larsnet.graph import UNet, build_graph
+from ortsep.export.families.larsnet.original import separate
 
 Snr = Callable[[Any, Any], float]
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")

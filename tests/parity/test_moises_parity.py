@@ -22,13 +22,20 @@ from moises_package import (
 )
 
 from ortsep import Separator
-from ortsep.engine import spectrum_statistics
+from ortsep.engine.loops import spectrum_statistics
 from ortsep.export.exporter import write_export
+from ortsep.export.families.moises_light.architecture import (
+    ACTIVATIONS,
+    Architecture,
+    of_card,
+    parameter_count,
+    presets,
+    random_state,
+)
+from ortsep.export.families.moises_light.graph import build_graph
+from ortsep.export.families.moises_light.network import build_network, load_network, masks
+from ortsep.export.families.moises_light.original import MoisesLight, load
 from ortsep.export.family import Choice
-from ortsep.export.moises_architecture import ACTIVATIONS, Architecture, of_card, parameter_count, presets, random_state
-from ortsep.export.moises_graph import build_graph
-from ortsep.export.moises_light import MoisesLight, load
-from ortsep.export.moises_network import build_network, load_network, masks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from ortsep.export.families.open_unmix.graph import Network, Shape, build_graph, random_network
 from ortsep.export.family import Choice, load_original
-from ortsep.export.open_unmix_network import Network, Shape, build_graph, random_network
 from ortsep.models.catalogue import find_card
 from ortsep.stems.masks import apply_filter
 

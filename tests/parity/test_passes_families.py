@@ -23,25 +23,25 @@ from demucs.htdemucs import HTDemucs
 from demucs.utils import center_trim
 from torch import nn
 
-from ortsep.export.demucs_time import demucs_v3_graph
-from ortsep.export.drums_mini_network import DrumsMini
-from ortsep.export.drums_mini_network import build_graph as drums_mini_graph
-from ortsep.export.hdemucs import hdemucs_graph
-from ortsep.export.htdemucs import htdemucs_graph
-from ortsep.export.larsnet_network import UNet
-from ortsep.export.larsnet_network import build_graph as larsnet_graph
-from ortsep.export.moises_architecture import Architecture, random_state
-from ortsep.export.moises_graph import build_graph as moises_graph
-from ortsep.export.moises_network import load_network
-from ortsep.export.moises_network import masks as moises_masks
-from ortsep.export.open_unmix_network import Shape, random_network
-from ortsep.export.open_unmix_network import build_graph as open_unmix_graph
+from ortsep.export.families.demucs.hdemucs import hdemucs_graph
+from ortsep.export.families.demucs.htdemucs import htdemucs_graph
+from ortsep.export.families.demucs.time import demucs_v3_graph
+from ortsep.export.families.drums_mini.graph import DrumsMini
+from ortsep.export.families.drums_mini.graph import build_graph as drums_mini_graph
+from ortsep.export.families.larsnet.graph import UNet
+from ortsep.export.families.larsnet.graph import build_graph as larsnet_graph
+from ortsep.export.families.moises_light.architecture import Architecture, random_state
+from ortsep.export.families.moises_light.graph import build_graph as moises_graph
+from ortsep.export.families.moises_light.network import load_network
+from ortsep.export.families.moises_light.network import masks as moises_masks
+from ortsep.export.families.open_unmix.graph import Shape, random_network
+from ortsep.export.families.open_unmix.graph import build_graph as open_unmix_graph
+from ortsep.export.families.spleeter.graph import spleeter_graph
+from ortsep.export.families.spleeter.reference import unet_logits
+from ortsep.export.families.spleeter.weights import Architecture as SpleeterArchitecture
+from ortsep.export.families.spleeter.weights import networks, random_variables
 from ortsep.export.passes import apply, optimize, passes
-from ortsep.export.random_weights import randomise
-from ortsep.export.spleeter_graph import spleeter_graph
-from ortsep.export.spleeter_reference import unet_logits
-from ortsep.export.spleeter_weights import Architecture as SpleeterArchitecture
-from ortsep.export.spleeter_weights import networks, random_variables
+from ortsep.export.weights.random_weights import randomise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -151,7 +151,9 @@ def spleeter() -> Family:
     def stem(_: Any, magnitude: torch.Tensor) -> torch.Tensor:
         x = magnitude.swapaxes(2, 3)
         kind = np.float64 if x.dtype == torch.float64 else np.float32
-        with mock.patch("ortsep.export.spleeter_reference._double", lambda a: torch.from_numpy(np.array(a, kind))):
+        with mock.patch(
+            "ortsep.export.families.spleeter.reference._double", lambda a: torch.from_numpy(np.array(a, kind))
+        ):
             return (torch.sigmoid(unet_logits(x, net, arch)) * x).swapaxes(2, 3)
 
     inputs = {"magnitude": np.abs(noise(1, 2, 1024, 512))}

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 from larsnet_oracle import BINS, blocks, ideal_masks, sdr, separated
 
+from ortsep.engine.network import Network
 from ortsep.export.exporter import choose_weights, export_model
 from ortsep.export.family import Choice, load_original
-from ortsep.export.graph import Graph, attach_spec, save_model
+from ortsep.export.graph.builder import Graph, attach_spec, save_model
 from ortsep.models.catalogue import find_card
-from ortsep.network import Network
 from ortsep.separator import Separator
 
 Snr = Callable[[Any, Any], float]

@@ -14,12 +14,12 @@ import onnxruntime
 import pytest
 from spleeter_inputs import MODELS, STARTS, excerpts, music, seeded
 
-from ortsep.export import spleeter_reference as reference
-from ortsep.export import spleeter_tf
+from ortsep.export.families.spleeter import reference
+from ortsep.export.families.spleeter import tensorflow_route as spleeter_tf
+from ortsep.export.families.spleeter.graph import spleeter_graph
+from ortsep.export.families.spleeter.original import Spleeter
+from ortsep.export.families.spleeter.weights import Architecture, expected_shapes, networks
 from ortsep.export.family import Choice, load_original
-from ortsep.export.spleeter import Spleeter
-from ortsep.export.spleeter_graph import spleeter_graph
-from ortsep.export.spleeter_weights import Architecture, expected_shapes, networks
 from ortsep.models.catalogue import find_card
 
 Snr = Callable[[Any, Any], float]

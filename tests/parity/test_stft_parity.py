@@ -11,8 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from ortsep.engine.stft import as_channels, frame_count, from_channels, istft, stft  # noqa: E402
 from ortsep.models.spec import STFT  # noqa: E402
-from ortsep.stft import as_channels, frame_count, from_channels, istft, stft  # noqa: E402
 
 Snr = Callable[[Any, Any], float]
 

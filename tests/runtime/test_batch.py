@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from places import GRAPHS
 
+from ortsep.base.whole import partial_path, sweep
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.songs import Files, separate_file
-from ortsep.stems.partials import partial_path, sweep
+from ortsep.songs.separate import Files, separate_file
 
-GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 COMMAND = [sys.executable, "-m", "ortsep.cli", "run"]
 
 

@@ -10,7 +10,7 @@ import soundfile
 
 from ortsep import Separator
 from ortsep.cli import main
-from ortsep.model import load_model
+from ortsep.graphs.model import load_model
 
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")
 

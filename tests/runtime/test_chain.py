@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from places import GRAPHS
 
+from ortsep.audio.sources import ArraySource
+from ortsep.base.errors import ModelError, UsageError
 from ortsep.chain import Chain
-from ortsep.drums import separate_drum_stems
-from ortsep.models.errors import ModelError, UsageError
-from ortsep.network import Network
+from ortsep.engine.network import Network
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.songs import Files, TimedOut, separate_file
-from ortsep.sources import ArraySource
+from ortsep.songs.drums import separate_drum_stems
+from ortsep.songs.separate import Files, TimedOut, separate_file
 
-GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 Snr = Callable[[Any, Any], float]
 
 

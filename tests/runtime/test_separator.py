@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import GRAPHS
 
-from ortsep.models.errors import AudioError, ModelError, UsageError
+from ortsep.audio.sources import ArraySource, as_mixture
+from ortsep.base.errors import AudioError, ModelError, UsageError
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.sources import ArraySource, as_mixture
 
-GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 Snr = Callable[[Any, Any], float]
 
 
@@ -233,7 +233,7 @@ def test_long_blocks_of_a_whole_song_model_join_without_a_seam(snr: Snr) -> None
 @pytest.mark.parametrize("name", ["ratio", "masks"])
 def test_blocks_side_by_side_are_blocks_one_after_the_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit: a block hears nothing of another, and the stems are put together in order."""
-    monkeypatch.setattr("ortsep.network.cores", lambda: 2)
+    monkeypatch.setattr("ortsep.engine.network.cores", lambda: 2)
     alone, beside = Separator(GRAPHS / name, threads=1), Separator(GRAPHS / name, threads=2)
     assert (alone._loaded().abreast, beside._loaded().abreast) == (1, 2)
     transform, blocks = alone.spec.stft, alone.spec.blocks

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from ortsep.models.errors import OutputError, UsageError
+from ortsep.base.errors import OutputError, UsageError
 from ortsep.stems import files
 from ortsep.stems.files import StemWriter, encoding
 from ortsep.stems.paths import output_paths
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
 CHILD = """
 import signal, sys, numpy as np
 from pathlib import Path
-from ortsep.models.errors import OutputError
+from ortsep.base.errors import OutputError
 from ortsep.stems.files import StemWriter
 folder, format, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 if limit:
@@ -389,7 +389,7 @@ def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
 
 
 def test_a_signal_inside_a_library_waits_for_its_end() -> None:
-    from ortsep.stems.signals import signals_later
+    from ortsep.base.signals import signals_later
 
     reached = False
     with pytest.raises(KeyboardInterrupt), signals_later():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import budget, damaged
 
-from ortsep.models.errors import ModelError
+from ortsep.base.errors import ModelError
 from ortsep.stems.manifest import name_fault, read_manifest, safe_name
 
 NAMES = (b"drums\nbass\nvocals\n", "t\u00e4kt\r\nste\u0301m\r\n".encode(), b"..\n/etc/passwd\nCON\n")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ortsep.models.errors import FileMissing, ModelError, OutputError
+from ortsep.base.errors import FileMissing, ModelError, OutputError
 from ortsep.stems.manifest import MAX_NAME_BYTES, check_names, name_fault, read_manifest, safe_name, write_manifest
 
 

@@ -1,0 +1,1 @@
+"""A folder a family: how its checkpoints are read and its graphs built."""

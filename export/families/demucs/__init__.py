@@ -1,0 +1,1 @@
+"""Demucs, of every generation."""

@@ -1,0 +1,1 @@
+"""drums_mini, the drum model that comes with ortsep."""

@@ -1,0 +1,1 @@
+"""Moises-Light."""

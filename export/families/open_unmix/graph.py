@@ -1,0 +1,186 @@
+"""The Open-Unmix network: in torch as the reference, and as an ONNX graph (open-unmix 1.3, ``openunmix.model``).
+
+Per frame: bins up to a limit -> Linear -> BatchNorm -> tanh -> LSTM (three layers, both directions), beside itself ->
+Linear -> BatchNorm -> ReLU -> Linear -> BatchNorm -> a mask for every bin (ReLU) times the input.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import nn
+
+from ortsep.base.errors import WeightsError
+from ortsep.export.graph.builder import Graph
+
+F64 = npt.NDArray[np.float64]
+State = dict[str, torch.Tensor]
+
+LEFTOVERS = ("sample_rate", "stft.window", "transform.0.window")
+"""Buffers of older releases that the published checkpoints still carry and the network no longer has."""
+GATES = (0, 3, 1, 2)
+"""torch keeps an LSTM's gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The network's dimensions: ``bins`` in and out, of which it listens to the first ``heard``."""
+
+    bins: int
+    heard: int
+    channels: int
+    hidden: int
+    layers: int = 3
+    bidirectional: bool = True
+
+    @property
+    def cells(self) -> int:
+        """LSTM units in one direction."""
+        return self.hidden // 2 if self.bidirectional else self.hidden
+
+
+def shape_of(state: Mapping[str, Any], where: str) -> Shape:
+    """The dimensions that a state dict implies. Raises WeightsError where it is not one of Open-Unmix."""
+    try:
+        heard, bins = len(state["input_mean"]), len(state["output_mean"])
+        hidden, inputs = state["fc1.weight"].shape
+        layers = sum(f"lstm.weight_hh_l{k}" in state for k in range(64))
+        shape = Shape(bins, heard, inputs // heard, hidden, layers, "lstm.weight_hh_l0_reverse" in state)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"{where} is not an Open-Unmix checkpoint (looking for {error}); give <target>.pth as openunmix saves it"
+        ) from error
+    if not (heard <= bins and 1 <= shape.channels <= 64 and layers):
+        raise WeightsError(f"{where} has dimensions that no Open-Unmix network has ({shape}); check the file")
+    return shape
+
+
+class Network(nn.Module):
+    """One target's network, with the parameter names of ``openunmix.model.OpenUnmix``."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.fc1 = nn.Linear(shape.heard * shape.channels, shape.hidden, bias=False)
+        self.bn1 = nn.BatchNorm1d(shape.hidden)
+        self.lstm = nn.LSTM(shape.hidden, shape.cells, shape.layers, bidirectional=shape.bidirectional)
+        self.fc2 = nn.Linear(2 * shape.hidden, shape.hidden, bias=False)
+        self.bn2 = nn.BatchNorm1d(shape.hidden)
+        self.fc3 = nn.Linear(shape.hidden, shape.bins * shape.channels, bias=False)
+        self.bn3 = nn.BatchNorm1d(shape.bins * shape.channels)
+        self.input_mean = nn.Parameter(torch.zeros(shape.heard))
+        self.input_scale = nn.Parameter(torch.ones(shape.heard))
+        self.output_mean = nn.Parameter(torch.ones(shape.bins))
+        self.output_scale = nn.Parameter(torch.ones(shape.bins))
+        self.eval()
+
+    def forward(self, magnitude: torch.Tensor) -> torch.Tensor:
+        """[B, C, F, T] -> [B, C, F, T], the target's magnitude."""
+        batch, channels, bins, frames = magnitude.shape
+        x = magnitude.permute(3, 0, 1, 2)[..., : self.shape.heard]
+        x = ((x + self.input_mean) * self.input_scale).reshape(frames * batch, -1)
+        x = torch.tanh(self.bn1(self.fc1(x))).reshape(frames, batch, -1)
+        x = torch.cat([x, self.lstm(x)[0]], -1).reshape(frames * batch, -1)
+        x = self.bn3(self.fc3(torch.relu(self.bn2(self.fc2(x)))))
+        mask = torch.relu(x.reshape(frames, batch, channels, bins) * self.output_scale + self.output_mean)
+        return mask.permute(1, 2, 3, 0) * magnitude
+
+
+def load_network(state: Mapping[str, Any], where: str) -> Network:
+    """The network of a state dict, in float32. Raises WeightsError for one that does not fit or is not finite."""
+    state = {name: value for name, value in state.items() if name not in LEFTOVERS}
+    network = Network(shape_of(state, where))
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{where} does not fit the Open-Unmix network ({reason}); check the file") from error
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{where} has values in {name} that are not finite; download it again")
+    return network
+
+
+def random_network(shape: Shape, seed: int) -> Network:
+    """A network whose every parameter is drawn from ``seed`` and large enough to matter, its masks about 0 to 1."""
+    network = Network(shape)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            if value.ndim == 2:
+                drawn = torch.randn(value.shape, generator=generator) * (2.0 / value.shape[1]) ** 0.5
+            elif name.endswith((".running_mean", ".bias")) or name.startswith("lstm.bias"):
+                drawn = torch.randn(value.shape, generator=generator) * 0.2
+            else:
+                drawn = 0.3 + 0.4 * torch.rand(value.shape, generator=generator)
+            value.copy_(-drawn if name == "input_mean" else drawn)
+    return network
+
+
+def parameter_count(network: Network) -> int:
+    """Learned parameters, without the normalisations' running statistics."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def build_graph(network: Network, name: str) -> onnx.ModelProto:
+    """``magnitude`` [B, C, F, T] -> ``stem_magnitudes`` [B, 1, C, F, T] of one target, B and T free.
+
+    Normalisations and scales are folded into the linear layers in float64. The wide matrices work on [B, C F, T] as it
+    lies in memory; only the narrow hidden states are transposed for the LSTM, which wants [T, B, H].
+    """
+    shape = network.shape
+    state = {k: v.double().numpy() for k, v in network.state_dict().items()}
+    c, f, h = shape.channels, shape.bins, shape.hidden
+    g = Graph(name)
+    mix = g.input("magnitude", ["batch", c, f, "frames"])
+
+    gain, shift = _affine(state, "bn1")
+    mean, scale = (np.tile(state[k], c) for k in ("input_mean", "input_scale"))
+    weight = state["fc1.weight"] * scale
+    x = g.scope("encoder").reshape(g.slice(mix, 2, 0, shape.heard), 0, c * shape.heard, -1)
+    x = g.op("MatMul", g.const(gain[:, None] * weight), x)
+    x = g.op("Tanh", g.add(x, g.const((gain * (weight @ mean) + shift)[:, None])))
+    x = y = g.transpose(x, 2, 0, 1)
+
+    for layer in range(shape.layers):
+        g.scope(f"lstm{layer}")
+        w, r, b = lstm_weights(state, layer, shape.bidirectional)
+        direction = "bidirectional" if shape.bidirectional else "forward"
+        y = g.op("LSTM", y, g.const(w), g.const(r), g.const(b), hidden_size=shape.cells, direction=direction)
+        y = g.reshape(g.transpose(y, 0, 2, 1, 3), 0, 0, h)
+
+    gain, shift = _affine(state, "bn2")
+    x = g.scope("decoder").linear(g.concat([x, y], 2), gain[:, None] * state["fc2.weight"], shift)
+    x = g.transpose(g.op("Relu", x), 1, 2, 0)
+    gain, shift = _affine(state, "bn3")
+    mean, scale = (np.tile(state[k], c) for k in ("output_mean", "output_scale"))
+    x = g.op("MatMul", g.const((gain * scale)[:, None] * state["fc3.weight"]), x)
+    x = g.op("Relu", g.add(x, g.const((shift * scale + mean)[:, None])))
+    x = g.mul(g.reshape(x, 0, 1, c, f, -1), g.op("Unsqueeze", mix, g.ints(1)))
+    g.output(x, "stem_magnitudes", ["batch", 1, c, f, "frames"])
+    return g.model()
+
+
+def _affine(state: Mapping[str, F64], name: str) -> tuple[F64, F64]:
+    """A BatchNorm at rest (eps 1e-5) as gain and shift."""
+    gain = state[f"{name}.weight"] / np.sqrt(state[f"{name}.running_var"] + 1e-5)
+    return gain, state[f"{name}.bias"] - gain * state[f"{name}.running_mean"]
+
+
+def lstm_weights(state: Mapping[str, F64], layer: int, bidirectional: bool) -> tuple[F64, F64, F64]:
+    """ONNX's W [D, 4H, I], R [D, 4H, H] and B [D, 8H] of layer ``layer`` of torch's ``lstm``, D directions."""
+
+    def gates(kind: str, end: str) -> F64:
+        value = state[f"lstm.{kind}_l{layer}{end}"]
+        return np.concatenate([np.split(value, 4)[k] for k in GATES])
+
+    ends = ("", "_reverse") if bidirectional else ("",)
+    w, r = (np.stack([gates(kind, end) for end in ends]) for kind in ("weight_ih", "weight_hh"))
+    b = np.stack([np.concatenate([gates("bias_ih", end), gates("bias_hh", end)]) for end in ends])
+    return w, r, b

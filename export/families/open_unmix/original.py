@@ -1,0 +1,276 @@
+"""Open-Unmix: umx, umxhq, umxl, umxse and users' own targets (Stöter et al., JOSS 2019; the package openunmix 1.3).
+
+A model is a bag of one network and one graph per target, so that a single stem costs a single network.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from ortsep.base.errors import FileMissing, MissingDependency, UsageError, WeightsError
+from ortsep.export.families.open_unmix.graph import (
+    Network,
+    Shape,
+    build_graph,
+    load_network,
+    parameter_count,
+    random_network,
+)
+from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.models.catalogue import Card
+from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelSpec, Weights
+
+WHOLE = 600.0
+"""Seconds up to which a song runs in one piece, as the original runs all songs: some 370 MB a minute for four stems."""
+BLOCK, OVERLAP = 100.0, 20.0
+"""Seconds of a longer song's blocks and of their overlaps. What blocks cost depends on how long the LSTMs remember: for
+60 s with 10 s, 91 dB against one piece with random weights, 13 dB with forget gates held open (biases of 4)."""
+
+FILE = re.compile(r"(?P<target>.+?)(?:[-_](?P<hash>[0-9a-f]{8,64}))?\.pth")
+"""A target's file: <target>.pth, or with the beginning of its sha256 as the published ones have it."""
+
+
+@dataclass(frozen=True)
+class OpenUnmix:
+    """A loaded model: see ``ortsep.export.family.Original``."""
+
+    spec: ModelSpec
+    networks: tuple[Network, ...]
+
+    @property
+    def _stft(self) -> STFT:
+        assert self.spec.stft
+        return self.spec.stft
+
+    def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
+        for member, network in zip(self.spec.bag, self.networks, strict=True):
+            yield member.file, build_graph(network, f"{self.spec.name}:{Path(member.file).stem}")
+
+    def transform(self, mix: F32, member: int = 0) -> Complex:
+        window = torch.hann_window(self._stft.n_fft)
+        n_fft, hop = self._stft.n_fft, self._stft.hop
+        result: Complex = torch.stft(torch.from_numpy(mix), n_fft, hop, window=window, return_complex=True).numpy()
+        return result
+
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32:
+        window = torch.hann_window(self._stft.n_fft)
+        x = torch.from_numpy(np.ascontiguousarray(spectrum, np.complex64))
+        result: F32 = torch.istft(x, self._stft.n_fft, self._stft.hop, window=window, length=samples).numpy()
+        return result
+
+    def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
+        double = load_network(self.networks[member].state_dict(), self.spec.bag[member].file).double()
+        with torch.inference_mode():
+            magnitudes = double(torch.from_numpy(inputs["magnitude"]).double())
+        return {"stem_magnitudes": magnitudes[:, None].numpy()}
+
+    def example(self, member: int, mix: F32) -> dict[str, F32]:
+        spectrum = self.transform(mix[:, : 10 * self.spec.sample_rate])
+        return {"magnitude": np.abs(spectrum).astype(np.float32)[None]}
+
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        """The package's own Separator, whose import of torchaudio is answered with an empty module."""
+        try:
+            sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))
+            from openunmix.model import OpenUnmix, Separator
+        except ImportError as error:
+            raise MissingDependency("openunmix is not installed; pip install --no-deps openunmix") from error
+        spec, stft = self.spec, self.spec.stft
+        assert stft is not None
+        targets = {}
+        for stem, network in zip(spec.stems, self.networks, strict=True):
+            state = network.state_dict()
+            heard, hidden = state["input_mean"].numel(), state["fc1.weight"].shape[0]
+            theirs = OpenUnmix(nb_bins=stft.bins, nb_channels=spec.channels, hidden_size=hidden, max_bin=heard)
+            theirs.load_state_dict(state)
+            targets[stem] = theirs.eval()
+        model = Separator(targets, niter=1, sample_rate=spec.sample_rate, n_fft=stft.n_fft, n_hop=stft.hop).eval()
+
+        def run(mix: F32) -> F32:
+            with torch.inference_mode():
+                waves: F32 = model(torch.from_numpy(mix)[None])[0].numpy()
+            return waves
+
+        return "openunmix, torch eager", run
+
+    def separate(self, mix: F32) -> F32:
+        """Whole-track networks in float32, one EM iteration in float64 over windows of 300 frames."""
+        spectrum = torch.from_numpy(self.transform(mix))
+        with torch.inference_mode():
+            magnitudes = torch.stack([net(spectrum.abs()[None])[0] for net in self.networks])
+            stems = [
+                _filter(spectrum[..., t : t + 300], magnitudes[..., t : t + 300])
+                for t in range(0, spectrum.shape[-1], 300)
+            ]
+        whole = torch.cat(stems, -1).numpy()
+        return np.stack([self.inverse(stem, mix.shape[1]) for stem in whole])
+
+
+def _filter(x: torch.Tensor, v: torch.Tensor, eps: float = 1e-10) -> torch.Tensor:
+    """One EM iteration on a window [C, F, T] with magnitudes [S, C, F, T], in complex128 (Nugraha et al. 2016).
+
+    A reference for validation, apart from ``ortsep.stems.wiener``; a lone source is filtered against the residual.
+    """
+    x = x.to(torch.complex128)
+    y = v * torch.sgn(x)
+    if len(v) == 1:
+        y = torch.cat([y, x[None] - y])
+    scale = max(1.0, float(x.abs().max()) / 10)
+    x, y = x / scale, y / scale
+    p = y.abs().square().mean(1)
+    r = torch.einsum("scft,sdft->sfcd", y, y.conj()) / (eps + p.sum(-1))[..., None, None]
+    total = torch.einsum("sft,sfcd->ftcd", p.to(r.dtype), r) + eps**0.5 * torch.eye(len(x))
+    z = torch.linalg.solve(total, x.permute(1, 2, 0))
+    return torch.einsum("sft,sfcd,ftd->scft", p.to(r.dtype), r, z)[: len(v)] * scale
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where targets come from: a network, what it was read from and that file's sha256, for each."""
+
+    networks: Mapping[str, Network]
+    sources: tuple[str, ...]
+    sha256: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def load(card: Card, choice: Choice) -> OpenUnmix:
+    """Load a model: the official files, random ones, one <target>.pth, or a folder of them with the training's json.
+
+    Raises FileMissing, WeightsError, DownloadError, and UsageError for stems that the model has not.
+    """
+    if choice.seed is not None:
+        files = _random(card, choice)
+    elif choice.path is not None:
+        files = _local(card, choice.path, choice.stems)
+    else:
+        files = _official(card, choice)
+    return OpenUnmix(_spec(card, choice, files), tuple(files.networks.values()))
+
+
+def _wanted(available: tuple[str, ...], stems: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The available targets that ``stems`` names (all for none), in the available order."""
+    if unknown := [s for s in stems if s not in available]:
+        raise UsageError(f"{where} has no stem {' or '.join(unknown)}; it has {', '.join(available)}")
+    return tuple(s for s in available if not stems or s in stems)
+
+
+def _random(card: Card, choice: Choice) -> _Files:
+    assert choice.seed is not None
+    arguments = card.arguments
+    shape = Shape(arguments["n_fft"] // 2 + 1, arguments["heard"], card.channels, arguments["hidden"])
+    wanted = _wanted(card.stems, choice.stems, card.name)
+    seeds = {s: 1000 * choice.seed + k for k, s in enumerate(card.stems)}
+    return _Files({s: random_network(shape, seeds[s]) for s in wanted}, (f"random:{choice.seed}",), (), {})
+
+
+def _official(card: Card, choice: Choice) -> _Files:
+    from ortsep.export.weights.download import fetch
+
+    sources = dict(zip(card.stems, card.sources, strict=True))
+    wanted = _wanted(card.stems, choice.stems, card.name)
+    paths = {stem: fetch(sources[stem], progress=choice.downloading) for stem in wanted}
+    return _read(paths, tuple(sources[stem].url for stem in wanted), {})
+
+
+def _local(card: Card, path: Path, stems: tuple[str, ...]) -> _Files:
+    folder = path if path.is_dir() else path.parent
+    if not path.exists():
+        raise FileMissing(f"there is nothing at {path}; give a folder of <target>.pth files to --weights")
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()) if path.is_dir() else [path]:
+        if match := FILE.fullmatch(file.name):
+            if match["target"] in found:
+                raise WeightsError(
+                    f"{folder} has both {found[match['target']].name} and {file.name}; keep the one that is meant"
+                )
+            found[match["target"]] = file
+    if not found:
+        raise WeightsError(f"{path} holds no <target>.pth, which is what openunmix saves; check --weights")
+    known = [s for s in card.stems if s in found]
+    ordered = tuple(known + [s for s in found if s not in known])
+    paths = {stem: found[stem] for stem in _wanted(ordered, stems, str(path))}
+    settings: dict[str, Any] = {}
+    for name in ("separator.json", f"{next(iter(paths))}.json"):
+        settings = {**_settings(folder / name), **settings}
+    return _read(paths, tuple(p.name for p in paths.values()), settings)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The integers ``nfft``, ``nhop``, ``sample_rate`` that openunmix's training left, as far as they are there."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data = data.get("args", data)
+        known = {k: data[k] for k in ("nfft", "nhop", "sample_rate") if k in data}
+        if any(int(v) != v or v <= 0 for v in known.values()):
+            raise ValueError(f"{known}")
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise WeightsError(f"{path} is not what openunmix's training writes ({error}); mend or remove it") from error
+    return {k: int(v) for k, v in known.items()}
+
+
+def _read(paths: Mapping[str, Path], sources: tuple[str, ...], settings: Mapping[str, Any]) -> _Files:
+    from ortsep.export.weights.checkpoints import file_sha256, load_state, plain_state
+
+    networks: dict[str, Network] = {}
+    for stem, path in paths.items():
+        state = plain_state(load_state(path), path)
+        networks[stem] = load_network(state, str(path))
+    shapes = {(n.shape.bins, n.shape.channels) for n in networks.values()}
+    if len(shapes) > 1:
+        names = ", ".join(p.name for p in paths.values())
+        raise WeightsError(f"{names} differ in bins or channels ({sorted(shapes)}); export them one by one")
+    return _Files(networks, sources, tuple(file_sha256(p) for p in paths.values()), settings)
+
+
+def _spec(card: Card, choice: Choice, files: _Files) -> ModelSpec:
+    stems = tuple(files.networks)
+    shape = next(iter(files.networks.values())).shape
+    n_fft = 2 * (shape.bins - 1)
+    if files.settings.get("nfft", n_fft) != n_fft:
+        raise WeightsError(
+            f"the training's json says nfft {files.settings['nfft']} and the checkpoint has {shape.bins} bins; "
+            "put the json beside the checkpoint that it belongs to"
+        )
+    same = n_fft == card.arguments["n_fft"]
+    rate = files.settings.get("sample_rate", card.sample_rate)
+    hop = files.settings.get("nhop", card.arguments["hop"] if same else n_fft // 4)
+    official = choice.official
+
+    def frames(seconds: float) -> int:
+        return int(min(round(seconds * rate / hop), MAX_SAMPLES // 512))
+
+    return ModelSpec(
+        name=card.name,
+        family=card.family,
+        stems=stems,
+        sample_rate=rate,
+        channels=shape.channels,
+        domain="magnitude",
+        output="stem_magnitudes",
+        stft=STFT(n_fft, hop, shape.bins, pad_left=n_fft // 2, pad_right=n_fft // 2),
+        blocks=Blocks(frames(BLOCK), overlap=frames(OVERLAP), padded=False, whole=frames(WHOLE)),
+        filter=Filter(method="wiener", iterations=1, window=300, eps=1e-10),
+        bag=tuple(Member(f"{stem}.onnx", tuple(float(s == stem) for s in stems), (k,)) for k, stem in enumerate(stems)),
+        content=card.arguments.get("content", "music"),
+        weights=Weights(
+            source=" ".join(files.sources),
+            sha256=" ".join(files.sha256),
+            licence=card.licence if official else "",
+            redistributable=card.redistributable if official else None,
+            random=choice.seed is not None,
+        ),
+        parameters=sum(parameter_count(network) for network in files.networks.values()),
+        notes=(f"listens to the {shape.heard} lowest of {shape.bins} bins and answers over the full band",),
+    )

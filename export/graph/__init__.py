@@ -1,0 +1,1 @@
+"""Building and saving ONNX graphs."""

@@ -1,0 +1,1 @@
+"""Checkpoints: fetched, unpacked, read without running their code."""

@@ -1,0 +1,339 @@
+"""Checkpoints in, tensors out, and no code of the checkpoint's ever runs.
+
+torch files are read with ``weights_only`` and an allow-list of inert stand-ins; what else a pickle asks for is refused
+by name. Declared sizes are compared with the size of the file before anything of that size is allocated.
+"""
+
+import hashlib
+import json
+import math
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ortsep.base.errors import FileMissing, WeightsError
+
+State = dict[str, torch.Tensor]
+
+NETWORKS = ("HTDemucs", "HDemucs", "Demucs")
+"""The classes that a Demucs package may name, by their name in ``demucs.{htdemucs,hdemucs,demucs}``."""
+
+SHARING = 4
+"""How many times its own size a file may describe: tied parameters store a tensor once and name it twice."""
+SLACK = 1 << 20
+"""Bytes that a tiny file may describe beyond its size."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Demucs model as its authors ship it: class name, constructor arguments, and parameters by name.
+
+    The parameters have the file's own dtype, float16 in the official files; ``None`` as network: a bare state dict.
+    """
+
+    network: str | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    state: State
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A Demucs bag: its members' files in order, a weight per member and stem (None: all one), and a segment in s."""
+
+    files: tuple[Path, ...]
+    weights: tuple[tuple[float, ...], ...] | None
+    segment: float | None
+
+
+def existing_file(path: Path) -> Path:
+    """``path``, if it is a file that holds something. Raises FileMissing, WeightsError."""
+    if path.is_dir():
+        raise FileMissing(f"{path} is a folder where a checkpoint file was expected; name the file in it")
+    if not path.is_file():
+        raise FileMissing(f"there is no checkpoint at {path}; check the path given to --weights")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path} is empty; download or copy it again")
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, 64 hex digits. Raises FileMissing, WeightsError."""
+    try:
+        with existing_file(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError as error:
+        raise WeightsError(f"{path} can't be read ({error.strerror}); change its permissions") from error
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors by name, perhaps nested as its training script left it, on the CPU.
+
+    .safetensors, or a torch file of tensors, numbers, text and a training framework's settings, of which a Namespace
+    becomes a dict and others nothing. Raises FileMissing, WeightsError.
+    """
+    if existing_file(path).suffix == ".safetensors":
+        return dict(_safetensors(path)[0])
+    held = _torch_load(path, _settings())
+    if not isinstance(held, dict):
+        raise WeightsError(
+            f"{path} holds a {type(held).__name__} and not parameters by name; it is another kind of file"
+        )
+    return held
+
+
+def load_demucs_package(path: Path) -> Package:
+    """Read a Demucs model: ``.th`` as ``demucs.states.serialize_model`` makes, ``.safetensors`` as ``demucs.hf`` reads.
+
+    A file with nothing but named tensors comes back with network None. Raises FileMissing, WeightsError.
+    """
+    if existing_file(path).suffix == ".safetensors":
+        tensors, metadata = _safetensors(path)
+        if "klass" not in metadata:
+            return Package(None, (), {}, tensors, file_sha256(path))
+        if "structure" in metadata:
+            raise WeightsError(f"{path} holds quantised (diffq) parameters; take the model that is not quantised")
+        held: dict[str, Any] = {"klass": metadata["klass"].rsplit(".", 1)[-1], "state": tensors}
+        for key, empty in (("args", "[]"), ("kwargs", "{}")):
+            try:
+                held[key] = json.loads(metadata.get(key, empty), object_hook=_fraction_from_json)
+            except (ValueError, RecursionError) as error:
+                raise WeightsError(f"{path} has broken metadata ({key}: {error}); download it again") from error
+    else:
+        held = _torch_load(path, _stand_ins())
+        if not isinstance(held, dict):
+            raise WeightsError(f"{path} holds a {type(held).__name__} and not a Demucs model; check the path")
+        if "klass" not in held:
+            return Package(None, (), {}, plain_state(held, path), file_sha256(path))
+        held["klass"] = getattr(held["klass"], "network", held["klass"])
+    args, kwargs, state = held.get("args", ()), held.get("kwargs", {}), held.get("state")
+    if isinstance(state, dict) and "__quantized" in state:
+        raise WeightsError(f"{path} holds quantised (diffq) parameters; take the model that is not quantised")
+    fits = held["klass"] in NETWORKS and isinstance(args, list | tuple) and isinstance(kwargs, dict)
+    if not fits or not all(isinstance(key, str) for key in kwargs) or not isinstance(state, dict):
+        raise WeightsError(
+            f"{path} is not laid out like a Demucs model; take an official file or export it with demucs"
+        )
+    _plausible([*args, *kwargs.values()], path)
+    return Package(held["klass"], tuple(args), kwargs, plain_state(state, path), file_sha256(path))
+
+
+def plain_state(held: Mapping[str, Any], path: Path) -> State:
+    """The tensors by name in a training script's checkpoint, which may keep them under a key of their own."""
+    for key in ("state", "state_dict", "model_state_dict", "model"):
+        if isinstance(held.get(key), Mapping):
+            held = held[key]
+            break
+    if not held or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in held.items()):
+        raise WeightsError(f"{path} does not hold parameters by name; it is another kind of file")
+    return dict(held)
+
+
+def bag_yaml(path: Path) -> Bag:
+    """Read a Demucs bag: ``models: [SIGNATURE]``, ``weights``, ``segment``; its members lie beside it.
+
+    A member is ``SIGNATURE-HASH.th``, ``SIGNATURE.th`` or either with ``.safetensors``; HASH, the beginning of the
+    file's sha256, is checked (demucs.repo). Raises FileMissing, WeightsError.
+    """
+    if existing_file(path).stat().st_size > 1 << 16:
+        raise WeightsError(f"{path} is too long for a Demucs bag; check the path")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); mend it") from error
+    signatures = data.get("models") if isinstance(data, dict) else None
+    if not isinstance(signatures, list) or not 1 <= len(signatures) <= 64:
+        raise WeightsError(f"{path} has no list of models; a Demucs bag says 'models: [SIGNATURE, ...]'")
+    weights, segment = data.get("weights"), data.get("segment")
+    if weights is not None:
+        rows = isinstance(weights, list) and all(isinstance(row, list) and 1 <= len(row) <= 64 for row in weights)
+        if not rows or len(weights) != len(signatures) or not all(_number(w, 0) for row in weights for w in row):
+            raise WeightsError(f"{path} needs, under weights, a list of numbers for each of its models; mend it")
+        weights = tuple(tuple(float(w) for w in row) for row in weights)
+    if segment is not None and not (_number(segment, 0) and 0 < segment <= 3600):
+        raise WeightsError(f"{path} has a segment that is not a number of seconds; mend it")
+    return Bag(tuple(find_member(path.parent, str(s)) for s in signatures), weights, segment)
+
+
+def find_member(folder: Path, signature: str) -> Path:
+    """The file of one model in a folder, its hash checked where the name has one. Raises FileMissing, WeightsError."""
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", signature):
+        raise WeightsError(f"{signature[:64]!r} in {folder} can't be the signature of a Demucs model; mend the bag")
+    pattern = re.compile(rf"{signature}(?:-([0-9a-f]{{8,64}}))?\.(?:th|safetensors)")
+    found = sorted(
+        (p for p in folder.iterdir() if pattern.fullmatch(p.name)), key=lambda p: (p.suffix != ".th", p.name)
+    )
+    if not found:
+        raise FileMissing(
+            f"{folder} has no {signature}-HASH.th, {signature}.th or {signature}.safetensors; put it there"
+        )
+    if len(found) > 1 and found[0].suffix == found[1].suffix:
+        raise WeightsError(f"{folder} has both {found[0].name} and {found[1].name}; keep one of them")
+    match = pattern.fullmatch(found[0].name)
+    promised = (match and match[1]) or ""
+    actual = file_sha256(found[0])
+    if not actual.startswith(promised):
+        raise WeightsError(
+            f"{found[0]} is damaged: its sha256 begins with {actual[: len(promised)]} and not {promised}; "
+            "download it again"
+        )
+    return found[0]
+
+
+class _Inert:
+    """Stands in for a class that a pickle names and that nobody needs: takes anything, does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _stand_ins() -> list[tuple[Any, str]]:
+    """What a Demucs pickle may name: its own classes (never called), Fraction, and numbers logged while training."""
+    names = {"HTDemucs": "demucs.htdemucs", "HDemucs": "demucs.hdemucs", "Demucs": "demucs.demucs"}
+    networks = [(type(n, (_Inert,), {"network": n}), f"{names[n]}.{n}") for n in NETWORKS]
+    logged = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+    return [*networks, (_fraction, "fractions.Fraction"), *((type("_Logged", (_Inert,), {}), name) for name in logged)]
+
+
+class _Attributes(dict[str, Any]):
+    """Stands in for objects that are their attributes, or items, and no more."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.update(state)
+
+
+def _settings() -> list[tuple[Any, str]]:
+    """What training frameworks keep beside the parameters: argparse's and OmegaConf's settings, paths, numbers."""
+    kinds = ("dictconfig.DictConfig", "listconfig.ListConfig", "base.Metadata", "base.ContainerMetadata")
+    nodes = [f"nodes.{kind}Node" for kind in ("Any", "Integer", "Float", "String", "Boolean", "Path", "Enum")]
+    names = [f"omegaconf.{name}" for name in (*kinds, *nodes)]
+    names += [f"pathlib.{at}{kind}Path" for at in ("", "_local.") for kind in ("Posix", "Windows")]
+    names += ["typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float", "builtins.str"]
+    names += ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"]
+    held = ("argparse.Namespace", "collections.defaultdict")
+    return [(type("_Setting", (kind,), {}), n) for kind, some in ((_Inert, names), (_Attributes, held)) for n in some]
+
+
+def _fraction(*args: object) -> Fraction:
+    """Fraction from what a pickle gives it; ``Fraction("1e999999999")`` would compute for hours."""
+    text = "/".join(str(a) if type(a) in (int, str) else "?" for a in args)
+    if not re.fullmatch(r"-?\d{1,9}(/[1-9]\d{0,8})?", text):
+        raise pickle.UnpicklingError(f"the fraction {text[:40]!r}")
+    return Fraction(text)
+
+
+def _fraction_from_json(value: dict[str, Any]) -> Any:
+    if value.get("_type") != "fraction":
+        return value
+    try:
+        return _fraction(value.get("numerator"), value.get("denominator"))
+    except pickle.UnpicklingError as error:
+        raise ValueError(str(error)) from error
+
+
+def _torch_load(path: Path, stand_ins: list[tuple[Any, str]]) -> Any:
+    with _damaged(path):
+        _bounded(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+            warnings.simplefilter("ignore")
+            held = torch.load(path, map_location="cpu", weights_only=True)
+        size = sum(t.numel() * t.element_size() for t in _tensors(held))
+        if size > SHARING * path.stat().st_size + SLACK:
+            raise WeightsError(
+                f"{path} describes {size} bytes of tensors in a much smaller file; it is not a checkpoint"
+            )
+    return held
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """Any failure of a reader as one WeightsError."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except MemoryError as error:
+        raise WeightsError(f"{path} describes more than fits in memory; it is damaged or hostile") from error
+    except Exception as error:
+        # Only a piece of torch's message: the rest advises weights_only=False, the one thing not to do here.
+        text = str(error)
+        asked = re.search(
+            r"GLOBAL ([\w.]+)|function <[a-z- ]*([\w.]+)|add_safe_globals` but got <class '([\w.]+)'", text
+        )
+        if asked or "Only persistent_load of storage" in text:
+            what = f"asks for {next(filter(None, asked.groups()))}" if asked else "names a class in torch's old format"
+            raise WeightsError(
+                f"{path} {what}, which could run code, so ortsep does not load it; "
+                "take the official file, or save the state_dict() of a model of your own"
+            ) from error
+        reason = re.sub(r"(?s).*WeightsUnpickler error:|Check the documentation.*", "", text).strip().split("\n")[0]
+        reason = reason[:160].rstrip(".") or type(error).__name__
+        raise WeightsError(f"{path} is damaged or no checkpoint ({reason}); download it again") from error
+
+
+def _bounded(path: Path) -> None:
+    """Refuse zip bombs: torch stores its records uncompressed, so together they are no longer than the file."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    with zipfile.ZipFile(path) as archive:
+        declared = sum(record.file_size for record in archive.infolist())
+    if declared > path.stat().st_size:
+        raise WeightsError(
+            f"{path} would unpack to {declared} bytes from {path.stat().st_size}, which torch never writes; "
+            "it is not a checkpoint"
+        )
+
+
+def _tensors(held: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested containers, each container visited once."""
+    todo, seen = [held], set()
+    while todo:
+        item = todo.pop()
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
+            seen.add(id(item))
+            todo.extend(item.values() if isinstance(item, dict) else item)
+
+
+def _safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    from safetensors import safe_open
+
+    with _damaged(path), safe_open(str(path), framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def _number(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and least <= value <= 1e6
+
+
+def _plausible(values: list[Any], path: Path) -> None:
+    """Constructor arguments are built with: keep them to what a network can be made of."""
+    for value in values:
+        if isinstance(value, list | tuple) and len(value) <= 64:
+            _plausible(list(value), path)
+        elif not (value is None or isinstance(value, bool | str) or _number_like(value)):
+            raise WeightsError(f"{path} asks for a network with {str(value)[:60]!r}, which none has; download it again")
+
+
+def _number_like(value: object) -> bool:
+    return isinstance(value, int | float | Fraction) and -1e5 <= value <= 1e5

@@ -1,0 +1,1 @@
+"""Songs: opened, decoded, resampled, delivered in blocks."""

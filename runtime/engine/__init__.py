@@ -1,0 +1,1 @@
+"""The separation itself: STFT, chunks, the network as one function, the loops."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: what a model file holds, sessions and execution providers."""

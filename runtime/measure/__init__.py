@@ -1,0 +1,1 @@
+"""Measuring a machine and a model: doctor and bench."""

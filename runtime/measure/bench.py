@@ -1,0 +1,192 @@
+"""Measuring speed and memory: each run in a process of its own, sides interleaved, medians of ratios.
+
+A worker loads a model, separates one file to files, and prints one JSON line; its peak memory is what the kernel
+counted (``ru_maxrss``). A machine that drifts makes single times worthless; ratios of neighbouring runs hold.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ortsep.base.errors import OrtsepError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One worker's run.
+
+    Seconds from the start of the process until the model is ready, and from file to files; of these the seconds in
+    which a graph ran (None for other frameworks); peak memory in MB; provider or framework.
+    """
+
+    side: str
+    cold_start: float
+    seconds: float
+    graphs: float | None
+    peak_mb: float
+    backend: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Medians of one side, as Run has them; and of real time, the share that files to files and the graphs take."""
+
+    side: str
+    backend: str
+    cold_start: float
+    seconds: float
+    graphs: float | None
+    peak_mb: float
+    real_time_factor: float
+    graphs_real_time_factor: float | None
+
+
+def run_worker(side: str, command: Sequence[str]) -> Run:
+    """Run a worker to its end. Raises OrtsepError with the worker's last words where it fails."""
+    began = time.time()
+    result, usage = _run(side, command)
+    scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kB on Linux
+    ready, seconds = result["ready"] - began, result["seconds"]
+    return Run(side, ready, seconds, result.get("graphs"), usage.ru_maxrss / scale, result["backend"])
+
+
+def _run(side: str, command: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """What a worker printed last, and what the kernel says that it used."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=out, stderr=errors)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            words = errors.read().strip().splitlines() or ["no message"]
+            raise OrtsepError(f"the benchmark of {side} failed: {words[-1]}")
+        return json.loads(out.read().strip().splitlines()[-1]), usage
+
+
+def measure(
+    ours: Sequence[str], others: Mapping[str, Sequence[str]], runs: int, seconds: float, say: Say
+) -> dict[str, Any]:
+    """``compare`` for ortsep's worker and others, and how much of the cores' matrix products the graphs reach.
+
+    ``gflop`` are the operations of the graphs for this song on the CPU, ``ceiling`` the GFLOP/s of float32 products
+    between the runs, ``shares`` what is reached of it in the time of the graphs and from file to files; None where the
+    provider is another, or the song too long to count.
+    """
+    from ortsep.measure.gauge import ceiling
+
+    rates = [ceiling()]
+    result = compare({"ortsep": ours, **others}, runs, seconds, say)
+    rates.append(ceiling())
+    median, mine = statistics.median(rates), result["medians"]["ortsep"]
+    counted: dict[str, Any] = {"gflop": None, "ceiling": median, "shares": None}
+    if mine["backend"] == "cpu":
+        gflop = _run("ortsep", [*ours, "count"])[0]["operations"] / 1e9
+        if np.isfinite(gflop):
+            shares = {"graphs": gflop / mine["graphs"] / median, "end_to_end": gflop / mine["seconds"] / median}
+            counted |= {"gflop": gflop, "shares": shares}
+    return {**result, **counted}
+
+
+def compare(commands: Mapping[str, Sequence[str]], runs: int, seconds: float, say: Say) -> dict[str, Any]:
+    """Run all sides ``runs`` times, interleaved; the first is what the others are compared with.
+
+    Gives medians by side, and for each further side the median ratio of first to it, run by run (below 1: the first is
+    faster, or smaller).
+    """
+    made: dict[str, list[Run]] = {side: [] for side in commands}
+    for number in range(runs):
+        for side, command in commands.items():
+            run = run_worker(side, command)
+            made[side].append(run)
+            figures = f"{run.seconds:.2f} s, peak {run.peak_mb:.0f} MB, cold start {run.cold_start:.2f} s"
+            say(f"run {number + 1}/{runs} {side}: {figures}")
+    first, *others = commands
+    medians = {side: _median(side, r, seconds) for side, r in made.items()}
+    ratios = {
+        other: {
+            "time": statistics.median(a.seconds / b.seconds for a, b in zip(made[first], made[other], strict=True)),
+            "peak": statistics.median(a.peak_mb / b.peak_mb for a, b in zip(made[first], made[other], strict=True)),
+            "cold_start": statistics.median(
+                a.cold_start / b.cold_start for a, b in zip(made[first], made[other], strict=True)
+            ),
+        }
+        for other in others
+    }
+    return {"medians": {s: vars(m) for s, m in medians.items()}, "ratios": ratios, "runs": runs, "seconds": seconds}
+
+
+def _median(side: str, runs: Sequence[Run], seconds: float) -> Summary:
+    def middle(values: Sequence[float]) -> float:
+        return float(statistics.median(values))
+
+    took, cold, peak = (middle([getattr(r, key) for r in runs]) for key in ("seconds", "cold_start", "peak_mb"))
+    known = [r.graphs for r in runs if r.graphs is not None]
+    graphs = middle(known) if known else None
+    factor = None if graphs is None else graphs / seconds
+    return Summary(side, runs[0].backend, cold, took, graphs, peak, took / seconds, factor)
+
+
+def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2) -> None:
+    """A seeded noise file, for want of a song: what is in a song does not change how long it takes."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", rate, channels, subtype="FLOAT") as file:
+        left = round(seconds * rate)
+        while left > 0:
+            block = rng.standard_normal((min(left, rate), channels)) * 0.1
+            file.write(block.astype(np.float32))
+            left -= len(block)
+
+
+def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
+    """Separate one file with ortsep and print what it took."""
+    from ortsep.base import heap
+    from ortsep.measure.gauge import graph_time
+    from ortsep.options import Options
+    from ortsep.separator import Separator
+    from ortsep.songs.separate import Files, separate_file
+
+    heap.give_back()
+    separator = Separator(model, **options)
+    provider = separator.provider
+    ready, began = time.time(), time.perf_counter()
+    with graph_time() as graphs:
+        separate_file(separator, song, Files(output=Path(output)), Options())
+    took = time.perf_counter() - began
+    print(json.dumps({"ready": ready, "seconds": took, "graphs": graphs(), "backend": provider}))
+
+
+def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None:
+    """Separate one file on the CPU and print the floating-point operations of the graphs."""
+    from ortsep.base.whole import scratch
+    from ortsep.measure.gauge import recorded
+    from ortsep.options import Options
+    from ortsep.separator import Separator
+    from ortsep.songs.separate import Files, separate_file
+
+    with scratch("ortsep-count-") as folder, recorded(folder) as counted:
+        separate_file(Separator(model, **options), song, Files(output=Path(output)), Options())
+        print(json.dumps({"operations": counted()}))
+
+
+if __name__ == "__main__":
+    *places, settings = sys.argv[1:5]
+    (counter if sys.argv[5:] == ["count"] else worker)(places[0], places[1], places[2], json.loads(settings))

@@ -1,0 +1,272 @@
+"""Does an execution provider work: loads, runs, equals the CPU, is faster? Measured on a golden input, not believed.
+
+A provider is examined in a process of its own (``python -m ortsep.measure.doctor``): one that crashes or hangs is a
+finding.
+"""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ortsep.base.errors import OrtsepError
+from ortsep.base.whole import scratch
+from ortsep.engine.chunks import make_plan
+from ortsep.engine.network import Network
+from ortsep.graphs.model import Model
+from ortsep.graphs.providers import LOWER, PROVIDERS, Verdict, provider_options
+
+F32 = npt.NDArray[np.float32]
+Feeds = Mapping[str, F32]
+Counts = tuple[int | None, int | None, int | None]
+Open = Callable[[Path, str, Mapping[str, str], Path | None], Any]
+"""Opens a graph on a provider (both by ONNX Runtime's names) with its options; profiles into a file of that prefix."""
+
+GATE = 60.0
+"""dB against the CPU below which a provider counts as wrong, unless ``LOWER`` has another."""
+PATIENCE = 900.0
+"""Seconds until a provider counts as hanging: CoreML compiles a large graph for minutes."""
+
+
+def short_name(provider: str) -> str:
+    """ortsep's name of a provider, which is given by that or by ONNX Runtime's name."""
+    if provider in PROVIDERS:
+        return provider
+    known = {full: name for name, full in PROVIDERS.items() if name not in LOWER}
+    return known.get(provider) or provider.removesuffix("ExecutionProvider").lower()
+
+
+def golden_feeds(model: Model) -> tuple[Path, dict[str, F32]]:
+    """The first graph of a model and a seeded input for it: one chunk of noise, or one block of magnitudes."""
+    spec, noise = model.spec, np.random.default_rng(0)
+    network = Network(model, range(len(model.stems)), provider="cpu")
+    graph = model.file(model.members[0])
+    if spec.domain == "magnitude":
+        assert spec.stft is not None and spec.blocks is not None
+        batch = spec.blocks.batch if spec.blocks.padded else 1
+        shape = (batch, spec.channels, spec.stft.bins, spec.blocks.frames)
+        return graph, {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
+    assert spec.chunks is not None
+    plan = make_plan(spec.chunks.length, spec.chunks)
+    length = network.reading(next(plan.chunks()), plan.segment).length
+    mix = noise.standard_normal((spec.channels, length)).astype(np.float32) * np.float32(0.1)
+    return graph, network.example(mix)
+
+
+def open_session(graph: Path, provider: str, options: Mapping[str, str], profile: Path | None) -> Any:
+    """An ONNX Runtime session on ``provider``, with the CPU behind it."""
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    if profile is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(profile)
+    names: list[Any] = [(provider, dict(options))]
+    if provider != PROVIDERS["cpu"]:
+        names.append(PROVIDERS["cpu"])
+    return ort.InferenceSession(str(graph), settings, names)
+
+
+def examine(
+    graph: Path,
+    provider: str,
+    feeds: Feeds,
+    *,
+    judge_speed: bool = True,
+    runs: int = 3,
+    opener: Open = open_session,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Verdict:
+    """Try ``provider`` (ortsep's name or ONNX Runtime's) on ``graph`` against the CPU. What goes wrong is the reason.
+
+    ``judge_speed``: a provider slower than the CPU is not usable.
+    """
+    name = short_name(provider)
+    provider, gate = PROVIDERS.get(name, provider), LOWER.get(name, GATE)
+    verdict = Verdict(name, installed=True)
+    cpu = opener(graph, PROVIDERS["cpu"], {}, None)
+    expected = cpu.run(None, dict(feeds))
+    options = provider_options(name, graph)
+    try:
+        device = opener(graph, provider, options, None)
+    except Exception as error:
+        return replace(verdict, loads=False, reason=f"does not load ({_line(error)})")
+    if provider not in device.get_providers():
+        return replace(verdict, loads=False, reason="does not load: its libraries or its device are missing")
+    device.disable_fallback()
+    try:
+        given = device.run(None, dict(feeds))
+    except Exception as error:
+        return replace(verdict, loads=True, runs=False, reason=f"does not run ({_line(error)})")
+    decibels = min(snr(e, g) for e, g in zip(expected, given, strict=True))
+    verdict = replace(verdict, loads=True, runs=True, correct=decibels >= gate, snr_db=round(decibels, 1))
+    times: dict[str, list[float]] = {"cpu": [], "device": []}
+    for _ in range(runs):
+        for side, session in (("cpu", cpu), ("device", device)):
+            began = clock()
+            session.run(None, dict(feeds))
+            times[side].append(clock() - began)
+    seconds, cpu_seconds = statistics.median(times["device"]), statistics.median(times["cpu"])
+    verdict = replace(verdict, seconds=round(seconds, 6), cpu_seconds=round(cpu_seconds, 6))
+    nodes, of_nodes, partitions = _partitions(graph, provider, options, feeds, opener)
+    verdict = replace(verdict, nodes=nodes, of_nodes=of_nodes, partitions=partitions)
+    if not verdict.correct:
+        return replace(verdict, reason=f"computes wrongly ({decibels:.0f} dB against the CPU, {gate:.0f} are needed)")
+    if verdict.nodes == 0:
+        return replace(verdict, reason="takes no node of the graph")
+    if judge_speed and name != "cpu" and seconds >= cpu_seconds:
+        return replace(verdict, reason=f"is slower ({seconds:.3f} s a run against {cpu_seconds:.3f} s on the CPU)")
+    return replace(verdict, usable=True)
+
+
+def snr(expected: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
+    """dB of ``given`` against ``expected`` in float64, from -300 (not finite, another shape) to 300 (equal)."""
+    if expected.shape != given.shape or not np.isfinite(given).all():
+        return -300.0
+    reference = expected.astype(np.float64)
+    left = float(np.sum((reference - given) ** 2))
+    if left == 0.0:
+        return 300.0
+    return max(-300.0, min(300.0, 10 * math.log10(max(float(np.sum(reference**2)), 1e-300) / left)))
+
+
+def _partitions(graph: Path, provider: str, options: Mapping[str, str], feeds: Feeds, opener: Open) -> Counts:
+    """``count_nodes`` of a profiled run; nothing where there is no profile."""
+    try:
+        with scratch("ortsep-") as folder:
+            session = opener(graph, provider, options, folder / "profile")
+            session.run(None, dict(feeds))
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            return count_nodes(events, provider)
+    except Exception:
+        return None, None, None
+
+
+def count_nodes(events: Sequence[Mapping[str, Any]], provider: str) -> Counts:
+    """Nodes that the provider ran, of how many, in how many pieces, from the events of ONNX Runtime's profile."""
+    order: dict[str, str] = {}
+    for event in sorted(events, key=lambda e: e.get("ts", 0)):
+        owner = event.get("args", {}).get("provider")
+        if event.get("cat") == "Node" and owner and str(event.get("name", "")).endswith("_kernel_time"):
+            order.setdefault(event["name"], owner)
+    if not order:
+        return None, None, None
+    mine = [owner == provider for owner in order.values()]
+    starts = sum(here and not before for before, here in zip([False, *mine], mine, strict=False))
+    return sum(mine), len(mine), starts
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def examine_apart(
+    graph: Path, provider: str, feeds: Feeds, *, judge_speed: bool, runs: int = 3, patience: float = PATIENCE
+) -> Verdict:
+    """``examine`` in a process of its own."""
+    verdict = Verdict(short_name(provider), installed=True)
+    with scratch("ortsep-") as folder:
+        golden = folder / "golden.npz"
+        arrays: dict[str, Any] = dict(feeds)
+        np.savez(golden, **arrays)
+        command = [
+            sys.executable,
+            "-m",
+            "ortsep.measure.doctor",
+            str(graph),
+            provider,
+            str(golden),
+            str(int(judge_speed)),
+        ]
+        try:
+            done = subprocess.run(
+                [*command, str(runs)], capture_output=True, text=True, errors="replace", timeout=patience
+            )
+        except subprocess.TimeoutExpired:
+            return replace(verdict, reason=f"hangs (no answer in {patience:.0f} s)")
+    if done.returncode < 0:
+        return replace(verdict, reason=f"crashes (signal {-done.returncode})")
+    try:
+        return Verdict(**json.loads(done.stdout.strip().splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
+        words = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        return replace(verdict, reason=f"can't be examined ({words[-1][:200]})")
+
+
+def probe_graph() -> bytes:
+    """A small ONNX graph for when no model is named: two convolutions and a sigmoid on [1, 4, 64, 64], seeded."""
+    weights = np.random.default_rng(0).standard_normal
+
+    def tensor(name: str, shape: tuple[int, ...]) -> bytes:
+        data = (weights(shape) * 0.2).astype("<f4").tobytes()
+        return b"".join(_varint(1, d) for d in shape) + _varint(2, 1) + _text(8, name) + _bytes(9, data)
+
+    def node(kind: str, inputs: Sequence[str], output: str, *attributes: bytes) -> bytes:
+        fields = [_text(1, name) for name in inputs] + [_text(2, output), _text(4, kind)]
+        return b"".join(fields + [_bytes(5, a) for a in attributes])
+
+    def value(name: str, shape: tuple[int, ...]) -> bytes:
+        dims = b"".join(_bytes(1, _varint(1, d)) for d in shape)
+        return _text(1, name) + _bytes(2, _bytes(1, _varint(1, 1) + _bytes(2, dims)))
+
+    pads = _text(1, "pads") + b"".join(_varint(8, 1) for _ in range(4)) + _varint(20, 7)
+    nodes = [
+        node("Conv", ["x", "w1"], "a", pads),
+        node("Sigmoid", ["a"], "s"),
+        node("Mul", ["a", "s"], "m"),
+        node("Conv", ["m", "w2"], "y"),
+    ]
+    graph = b"".join(_bytes(1, n) for n in nodes) + _text(2, "probe")
+    graph += _bytes(5, tensor("w1", (16, 4, 3, 3))) + _bytes(5, tensor("w2", (4, 16, 1, 1)))
+    graph += _bytes(11, value("x", (1, 4, 64, 64))) + _bytes(12, value("y", (1, 4, 64, 64)))
+    return _varint(1, 8) + _bytes(7, graph) + _bytes(8, _text(1, "") + _varint(2, 17))
+
+
+def probe_feeds() -> dict[str, F32]:
+    """The golden input of ``probe_graph``."""
+    return {"x": np.random.default_rng(1).standard_normal((1, 4, 64, 64)).astype(np.float32)}
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _varint(field: int, value: int) -> bytes:
+    return _number(field << 3) + _number(value)
+
+
+def _bytes(field: int, data: bytes) -> bytes:
+    return _number(field << 3 | 2) + _number(len(data)) + data
+
+
+def _text(field: int, text: str) -> bytes:
+    return _bytes(field, text.encode())
+
+
+def _main(graph: str, provider: str, golden: str, judge_speed: str, runs: str) -> None:
+    with np.load(golden) as feeds:
+        found = examine(Path(graph), provider, dict(feeds), judge_speed=judge_speed == "1", runs=int(runs))
+    print(json.dumps(asdict(found)), flush=True)
+    os._exit(0)  # a provider that crashes at the end of the process has answered by then
+
+
+if __name__ == "__main__":
+    try:
+        _main(*sys.argv[1:])
+    except OrtsepError as error:
+        sys.exit(str(error))

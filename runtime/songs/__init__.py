@@ -1,0 +1,5 @@
+"""One song from its file to its stems' files, and the record of it."""
+
+from ortsep.songs.separate import Files, SongReport, Stem, TimedOut, pages, places, separate_file
+
+__all__ = ["Files", "SongReport", "Stem", "TimedOut", "pages", "places", "separate_file"]

@@ -1,0 +1,59 @@
+"""Hostile audio: an AudioError, soon and in little memory, or samples that are finite."""
+
+import io
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import budget, damaged
+
+from ortsep.audio import decode
+from ortsep.audio.song import open_song, scan
+from ortsep.base.errors import OrtsepError
+
+
+def encoded(form: str, subtype: str | None, samples: int = 3000) -> bytes:
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (samples, 2))
+    file = io.BytesIO()
+    soundfile.write(file, x, 44100, format=form, subtype=subtype)
+    return file.getvalue()
+
+
+KINDS = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16")]
+KINDS += [("FLAC", None), ("OGG", "VORBIS"), ("MP3", None), ("AIFF", "PCM_16"), ("CAF", "PCM_16"), ("AU", "PCM_16")]
+FILES = [encoded(*kind) for kind in KINDS if kind[0] in soundfile.available_formats()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_ffmpeg() -> object:
+    """libsndfile alone: a process of ffmpeg for each try would take all the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "_tools", lambda: None)
+        yield
+
+
+@budget(400)
+@given(damaged(*FILES) | st.binary(max_size=64), st.booleans())
+def test_fuzz_audio(data: bytes, allow_truncated: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "song"
+        path.write_bytes(data)
+        tracemalloc.start()
+        began = time.monotonic()
+        try:
+            song = open_song(path, downmix=True, allow_truncated=allow_truncated)
+            found = scan(song)
+            assert found.samples > 0 and all(np.isfinite(found.peak))
+        except OrtsepError:
+            pass
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak < 150e6, f"{peak / 1e6:.0f} MB for {len(data)} bytes"
+        assert time.monotonic() - began < 20

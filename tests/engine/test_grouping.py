@@ -1,0 +1,88 @@
+"""Frames of one continuous STFT in groups: none lost or doubled, and one group at a time in memory."""
+
+import gc
+import weakref
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ortsep.engine.loops import regroup, separate_frames
+from ortsep.models.spec import STFT, Blocks, Filter
+
+TRANSFORM = STFT(256, 64, 129, 128, 128)
+CHANNELS = 2
+
+
+class Identity:
+    """Two stems: the mixture and nothing. ``alive`` counts, at each call, the estimates made before that still live."""
+
+    abreast = 1
+
+    def __init__(self, output: str, frames: int | None = None) -> None:
+        stems = ("all", "none")
+        self.spec = SimpleNamespace(stft=TRANSFORM, channels=CHANNELS, output=output, stems=stems)
+        self.wanted = (0, 1)
+        self.alive: list[int] = []
+        self._frames, self._made = frames, []
+
+    def estimate(self, magnitude: np.ndarray) -> np.ndarray:
+        assert self._frames in (None, magnitude.shape[-1])
+        gc.collect()
+        self.alive.append(sum(made() is not None for made in self._made))
+        results = np.zeros((len(magnitude), 2, *magnitude.shape[1:]), np.float32)
+        results[:, 0] = 1 if self.spec.output == "masks" else magnitude
+        self._made.append(weakref.ref(results))
+        return results
+
+    def cancel(self) -> None:
+        pass
+
+
+def separated(network: Any, samples: int, grouping: Blocks, filtering: Filter) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (CHANNELS, samples)).astype(np.float32)
+    blocks = (x[:, at : at + 1000] for at in range(0, samples, 1000))
+    parts = list(separate_frames(network, samples, blocks, grouping, filtering, rows=(0, 1)))
+    return x, np.concatenate(parts, axis=-1)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 7])
+@pytest.mark.parametrize("sizes", [[1], [3, 20], [100], [16], [15, 1], [9, 0, 7], [5, 40, 2]])
+def test_groups_are_the_frames_in_order(sizes: list[int], overlap: int) -> None:
+    frames = np.arange(sum(sizes), dtype=np.complex64)
+    whole = np.stack([frames, -frames])[:, None]
+    parts = np.split(whole, np.cumsum(sizes)[:-1], axis=-1)
+    groups = list(regroup(parts, 16, overlap))
+    assert all(group.shape[-1] == 16 for group in groups[:-1])
+    for former, group in pairwise(groups):
+        assert group.shape[-1] > overlap
+        np.testing.assert_array_equal(group[..., :overlap], former[..., 16 - overlap :])
+    fresh = [groups[0], *(group[..., overlap:] for group in groups[1:])]
+    np.testing.assert_array_equal(np.concatenate(fresh, axis=-1), whole)
+
+
+@pytest.mark.parametrize(
+    "filtering", [Filter("wiener", iterations=1, window=10), Filter("mask")], ids=lambda f: f.method
+)
+@pytest.mark.parametrize("samples", [1, 300, 64 * 31, 64 * 32, 64 * 500 + 17])
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_identity_comes_back_of_any_length(filtering: Filter, samples: int, padded: bool) -> None:
+    """Also a song shorter than the overlap, and graphs of a fixed number of frames."""
+    output = "masks" if filtering.method == "mask" else "stem_magnitudes"
+    network = Identity(output, 32 if padded else None)
+    x, stems = separated(network, samples, Blocks(32, overlap=8, padded=padded), filtering)
+    allowed = 1e-3 if filtering.method == "wiener" else 1e-5  # its covariances of few frames are regularised
+    np.testing.assert_allclose(stems[0], x, atol=allowed)
+    np.testing.assert_allclose(stems[1], 0, atol=allowed)
+
+
+@pytest.mark.parametrize(
+    "filtering", [Filter("wiener", iterations=1, window=10), Filter("mask")], ids=lambda f: f.method
+)
+def test_a_group_is_gone_before_the_next_is_estimated(filtering: Filter) -> None:
+    network = Identity("masks" if filtering.method == "mask" else "stem_magnitudes")
+    separated(network, 64 * 500, Blocks(32, overlap=8, padded=False), filtering)
+    assert len(network.alive) > 15
+    assert set(network.alive) == {0}
