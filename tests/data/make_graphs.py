@@ -1,8 +1,8 @@
 """Make the small graphs that the runtime's tests run: `python tests/data/make_graphs.py` in the full environment.
 
 Each scales its input by known factors, so that what comes out of the whole path is known too. They are kept in the
-repository because the lean environment has nothing to make them with; tests/export/graph/test_graphs.py makes them again and
-compares.
+repository because the lean environment has nothing to make them with; tests/export/graph/test_graphs.py makes them
+again and compares.
 """
 
 from dataclasses import replace
