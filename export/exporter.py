@@ -14,7 +14,7 @@ import ortsep
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, OutputError, UsageError
 from ortsep.base.whole import hold, release
-from ortsep.export.family import Choice, Downloading, Original, load_original
+from ortsep.export.family import Choice, Downloading, Original, is_checkpoint, load_original, open_original
 from ortsep.export.graph.builder import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
@@ -67,15 +67,13 @@ def export_model(
     is not fp32).
 
     The folder appears only when complete, in place of an earlier one. ``say`` is told what happens, one line each.
-    Raises ModelError for an unknown name, and what its family raises for the weights.
+    Raises ModelError for an unknown name, and what its family raises for the weights. ``name`` may be a checkpoint's
+    path: then its architecture is told by what is in it.
     """
+    if is_checkpoint(name):
+        return _export_checkpoint(Path(name), choice, output, portable=portable, precision=precision, say=say)
     card = find_card(name)
-    kind = "" if precision == "fp32" else f"-{precision}"
-    folder = output or exported_home() / f"{folder_name(card.name)}{kind}"
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(
-            f"{folder} is a file where the export wants a folder; move it or choose another with --output"
-        )
+    folder = _folder(card.name, output, precision)
     say(_licence(card))
     if choice.seed is not None:
         say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
@@ -83,6 +81,34 @@ def export_model(
     for note in original.spec.notes:
         say(f"{card.name}: {note}")
     return write_export(original, folder, portable=portable, precision=precision, say=say)
+
+
+def _export_checkpoint(
+    path: Path, choice: Choice, output: Path | None, *, portable: bool, precision: str, say: Say
+) -> Exported:
+    """``export_model`` for a file: what was found is told before the graphs are made."""
+    from ortsep.export.weights.frontdoor import open_checkpoint, text_of
+
+    if choice.path is not None or choice.seed is not None:
+        raise UsageError(f"{path} is a checkpoint already; leave --weights out")
+    checkpoint = open_checkpoint(path, choice.config)
+    say(f"{path.name}:\n{text_of(checkpoint.table)}")
+    original = open_original(checkpoint, choice)
+    for note in original.spec.notes:
+        say(f"{original.spec.name}: {note}")
+    folder = _folder(original.spec.name, output, precision)
+    return write_export(original, folder, portable=portable, precision=precision, say=say)
+
+
+def _folder(name: str, output: Path | None, precision: str) -> Path:
+    """Where a model of this name goes. Raises OutputError where a file is in the way."""
+    kind = "" if precision == "fp32" else f"-{precision}"
+    folder = output or exported_home() / f"{folder_name(name)}{kind}"
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"{folder} is a file where the export wants a folder; move it or choose another with --output"
+        )
+    return folder
 
 
 def write_export(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,16 @@ from ortsep.base.interrupt import at_once
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import ModelSpec
 
+if TYPE_CHECKING:  # it needs torch, which not every family does
+    from ortsep.export.weights.frontdoor import Checkpoint
+
 F32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 Downloading = Callable[[str, int, int], None]
+
+SUFFIXES = (".ckpt", ".chpt", ".th", ".pt", ".pth", ".safetensors", ".bin")
+"""Of files that ``ortsep export FILE`` takes for checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -92,4 +98,19 @@ def load_original(card: Card, choice: Choice) -> Original:
         known = f"only by way of {', '.join(routes)}" if routes else "in one way only"
         raise UsageError(f"{card.name} can't be exported by way of {choice.route}, {known}; leave --route out")
     original: Original = module.load(card, choice)
+    return original
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether ``name`` is meant as a checkpoint's path and not as a model of the catalogue."""
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def open_original(checkpoint: "Checkpoint", choice: Choice) -> Original:
+    """The original in a recognised checkpoint, by its family's function ``from_checkpoint``.
+
+    Raises WeightsError for parameters that are not the architecture's, UsageError for stems that it has not.
+    """
+    module = import_module(f"ortsep.export.families.{checkpoint.architecture.family}.original")
+    original: Original = module.from_checkpoint(checkpoint, choice)
     return original

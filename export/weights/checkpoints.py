@@ -93,6 +93,16 @@ def load_state(path: Path) -> dict[str, Any]:
     return held
 
 
+def load_any(path: Path) -> dict[str, Any]:
+    """``load_state``, for a Demucs package too: its class becomes inert, its parameters lie under ``state``."""
+    if existing_file(path).suffix == ".safetensors":
+        return dict(_safetensors(path)[0])
+    held = _torch_load(path, [*_settings(), *_stand_ins()])
+    if not isinstance(held, dict):
+        raise WeightsError(f"{path} holds a {type(held).__name__} and not parameters by name; check the path")
+    return held
+
+
 def load_demucs_package(path: Path) -> Package:
     """Read a Demucs model: ``.th`` as ``demucs.states.serialize_model`` makes, ``.safetensors`` as ``demucs.hf`` reads.
 
