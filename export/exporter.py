@@ -148,7 +148,7 @@ def write_export(
             size = save_model(attach_spec(model, spec), working / file)
             files.append((file, size, len(model.graph.node)))
             say(f"{file}: {len(model.graph.node)} nodes, {size / 1e6:.1f} MB")
-        write_manifest(working / FILE_NAME, spec.stems)
+        write_manifest(working / FILE_NAME, spec.names)
         working.chmod(0o777 & ~_umask())
         _put(working, folder)
     finally:

@@ -31,7 +31,7 @@ from ortsep.graphs.providers import LOWER, PROVIDERS, choose_provider
 from ortsep.graphs.session import Session
 from ortsep.models.catalogue import find_card
 from ortsep.models.onnx_file import read_metadata
-from ortsep.models.spec import METADATA_KEY, STFT, Figure, ModelSpec, from_json
+from ortsep.models.spec import METADATA_KEY, STFT, Figure, Fixed, ModelSpec, from_json
 from ortsep.separator import Separator
 from ortsep.songs.separate import counted
 
@@ -157,7 +157,7 @@ def _transform(model: Model, original: Original, signals: list[tuple[str, F32]])
 
 def _transforms(spec: ModelSpec, original: Original, index: int, name: str, mix: F32) -> Iterator[Figure]:
     assert spec.stft is not None
-    if spec.chunks is not None and spec.chunks.fixed:
+    if spec.chunks is not None and isinstance(spec.chunks.takes, Fixed):
         mix = _exactly(mix, spec.chunks.length)
     member = (index,) if index else ()
     theirs = original.transform(mix, *member)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ortsep.base.errors import UsageError
-from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
+from ortsep.models.spec import Blocks, Chunks, Filter, Fixed, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,13 @@ def change_chunks(chunks: Chunks, seconds: float | None, spec: ModelSpec) -> Chu
     if seconds is None:
         return chunks
     length = round(seconds * spec.sample_rate)
-    if chunks.fixed and length != chunks.length:
+    if isinstance(chunks.takes, Fixed) and length != chunks.length:
         fixed = chunks.length / spec.sample_rate
         raise UsageError(f"the graph of {spec.name} takes chunks of {fixed:g} s only; leave --chunk out")
-    return replace(chunks, length=max(1, length), whole=max(1, length) if chunks.whole else 0)
+    length, takes = max(1, length), chunks.takes
+    if not isinstance(takes, Fixed) and takes.whole:
+        takes = replace(takes, whole=length)
+    return replace(chunks, length=length, takes=takes)
 
 
 def change_blocks(blocks: Blocks, seconds: float | None, spec: ModelSpec) -> Blocks:

@@ -13,7 +13,7 @@ from heapq import merge
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.models.spec import Chunks
+from ortsep.models.spec import Chunks, Fixed, Stepped
 
 F32 = npt.NDArray[np.float32]
 
@@ -82,7 +82,7 @@ def make_plan(samples: int, chunks: Chunks, *, overlap: float | None = None, shi
     the original draws the same ones. ``overlap`` (0 to below 1, a fraction of a chunk) overrides the spec's.
     """
     overlap = chunks.overlap if overlap is None else overlap
-    whole = not chunks.fixed and samples <= max(chunks.whole, 1)
+    whole = not isinstance(chunks.takes, Fixed) and samples <= max(chunks.whole, 1)
     segment = samples if whole else chunks.length
     stride = max(1, int((1 - overlap) * segment))
     stride = samples if whole else stride // chunks.align * chunks.align or stride
@@ -103,7 +103,9 @@ def _grid(grid_start: int, samples: int, segment: int, stride: int) -> Iterator[
 def reading(chunk: Chunk, chunks: Chunks, segment: int) -> Span:
     """What a graph of these ``chunks`` reads for a chunk of a plan of ``segment``: the chunk centred in its context."""
     own = chunk.stop - chunk.origin
-    length = chunks.least - (min(0, chunks.least - own) // chunks.step) * chunks.step if chunks.least else segment
+    takes, length = chunks.takes, segment
+    if isinstance(takes, Stepped):
+        length = takes.least - (min(0, takes.least - own) // takes.step) * takes.step
     before = (length - own) // 2
     return Span(chunk.origin - before // chunks.align * chunks.align, length)
 

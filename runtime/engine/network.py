@@ -17,11 +17,11 @@ from ortsep.engine.chunks import Chunk, Span, reading
 from ortsep.engine.stft import as_channels, from_channels, istft, stft
 from ortsep.graphs.model import Model
 from ortsep.graphs.session import Session
-from ortsep.models.spec import METADATA_KEY, STFT, Member, ModelSpec, from_json
+from ortsep.models.spec import METADATA_KEY, STFT, Border, Join, Member, ModelSpec, Tensors, from_json
 
 F32 = npt.NDArray[np.float32]
 C64 = npt.NDArray[np.complex64]
-OWN = ("domain", "output", "stft", "inverse", "chunks")
+OWN = ("domain", "output", "stft", "inverse", "chunks", "tensors")
 """What a graph of a bag has for itself."""
 Shares = tuple[tuple[int, int, float], ...]
 """(index in a group's places, row of a graph's output, weight)."""
@@ -90,7 +90,7 @@ class View:
         if self.spec.domain == "waveform":
             return outputs[0]
         inverse = _stft_of(self.spec.inverse or self.spec.stft)
-        if self.spec.output == "masks" and heard.spectrum is not None:
+        if self.spec.output == "part_masks" and heard.spectrum is not None:
             masks = from_channels(outputs[-1])
             np.multiply(heard.spectrum.real, masks.real, out=masks.real)
             np.multiply(heard.spectrum.imag, masks.imag, out=masks.imag)
@@ -140,6 +140,7 @@ class Network:
         groups: dict[View, list[tuple[Member, Session]]] = {}
         for member, session in zip(needed, sessions, strict=True):
             view = View.of(model, session)
+            _refuse_unready(view.spec)
             if model.described:
                 _check_tensors(view.spec, member, session)
             groups.setdefault(view, []).append((member, session))
@@ -217,6 +218,24 @@ class Network:
         group = self._groups[0]
         session, _ = group.graphs[0]
         return _named(group.view.hear(mix).feeds, session)
+
+
+def _refuse_unready(spec: ModelSpec) -> None:
+    """What the spec can say and this engine doesn't do yet is never ignored."""
+    chunks, transforms = spec.chunks, [t for t in (spec.stft, spec.inverse) if t is not None]
+    asked = {
+        "joins": chunks is not None
+        and replace(chunks, join=Join(), border=Border(), tail="centred", parts=0) != chunks,
+        "windows of ones": any(t.window != "hann" for t in transforms),
+        "zeroed bins": any(t.zero_before or t.zero_after for t in transforms),
+        "deviations": spec.normalization.ddof != 1,
+        "gains": bool(spec.gains) or bool(spec.derived),
+        "tensors": spec.tensors != Tensors(),
+        "complex masks": spec.domain == "complex" and spec.output == "masks",
+    }
+    for name, present in asked.items():
+        if present:
+            raise ModelError(f"{spec.name} needs {name} that this ortsep does not do yet; upgrade ortsep")
 
 
 def _shared(model: Model, threads: int | None) -> tuple[int, int | None]:

@@ -7,7 +7,7 @@ from ortsep.base.errors import FileMissing, ModelError
 from ortsep.graphs.session import Session
 from ortsep.models.catalogue import BUNDLED, catalogue, exported_home, folder_name
 from ortsep.models.onnx_file import read_metadata
-from ortsep.models.spec import METADATA_KEY, Chunks, Member, ModelSpec, from_json
+from ortsep.models.spec import METADATA_KEY, Chunks, Fixed, Free, Member, ModelSpec, from_json
 from ortsep.stems.manifest import FILE_NAME as MANIFEST
 from ortsep.stems.manifest import read_manifest
 
@@ -29,7 +29,7 @@ class Model:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        return self.spec.stems
+        return self.spec.names
 
     def file(self, member: Member) -> Path:
         return self.folder / member.file
@@ -80,7 +80,7 @@ def load_model(reference: str | Path, sample_rate: int = PLAIN_RATE) -> Model:
     everything = (1.0,) * len(spec.stems)
     members = spec.bag or (Member(file.name, everything, tuple(range(len(spec.stems)))),)
     if (folder / MANIFEST).exists():
-        spec = replace(spec, stems=read_manifest(folder / MANIFEST, len(spec.stems)))
+        spec = spec.renamed(read_manifest(folder / MANIFEST, len(spec.names)))
     if path.is_dir():
         missing = [m.file for m in members if not (folder / m.file).exists()]
         if missing:
@@ -113,7 +113,9 @@ def _one_member(spec: ModelSpec, folder: Path, file: Path) -> Model:
     rows = tuple(place.get(r, -1) for r in member.rows)
     alone = Member(member.file, (1.0,) * len(keep), rows)
     names = tuple(spec.stems[s] for s in keep)
-    return Model(replace(spec, stems=names, bag=()), folder, (alone,))
+    gains = tuple(spec.gains[s] for s in keep if spec.gains)
+    derived = tuple(d for d in spec.derived if set(d.minus) <= set(names))
+    return Model(replace(spec, stems=names, gains=gains, derived=derived, bag=()), folder, (alone,))
 
 
 def _plain(file: Path, sample_rate: int) -> Model:
@@ -147,7 +149,7 @@ def _plain(file: Path, sample_rate: int) -> Model:
         channels=channels,
         domain="waveform",
         output="stems",
-        chunks=Chunks(length=length or PLAIN_CHUNK, fixed=length is not None, whole=PLAIN_CHUNK),
+        chunks=Chunks(length=length or PLAIN_CHUNK, takes=Fixed() if length else Free(whole=PLAIN_CHUNK)),
         notes=(f"no spec in the file: {sample_rate} Hz assumed",),
     )
     member = Member(file.name, (1.0,) * len(names), tuple(range(len(names))))

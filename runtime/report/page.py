@@ -222,7 +222,7 @@ def _model(spec: ModelSpec) -> str:
         f"Licence of the {'official ' if weights.random else ''}weights": f"{licence} ({may})",
         "Weights": "random: the stems are noise" if weights.random else _anchor(weights.source),
         "sha256": weights.sha256,
-        "Stems": ", ".join(spec.stems),
+        "Stems": ", ".join(spec.names),
         "Hears": f"{spec.content}, {spec.sample_rate / 1000:g} kHz, {_channels(spec.channels)}",
         "Bandwidth": f"up to {spec.bandwidth / 1000:g} kHz" if spec.bandwidth else "",
         "Parameters": f"{spec.parameters:,}".replace(",", " ") if spec.parameters else "",

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from ortsep.export.graph.builder import Graph, attach_spec, save_model
-from ortsep.models.spec import STFT, Blocks, Chunks, Filter, Member, ModelSpec, Normalization, Weights
+from ortsep.models.spec import STFT, Blocks, Chunks, Filter, Free, Member, ModelSpec, Normalization, Weights
 
 RATE = 8000
 TRANSFORM = STFT(n_fft=256, hop=64, bins=128, pad_left=96, pad_right=96, partial=True, normalized=True)
@@ -42,9 +42,9 @@ COMPLEX = replace(
     WAVEFORM,
     name="complex",
     domain="complex",
-    output="masks",
+    output="part_masks",
     stft=replace(CENTRED, normalized=True, extend="next-hop", frame_multiple=8),
-    chunks=Chunks(length=4000, fixed=False, whole=6000),
+    chunks=Chunks(length=4000, takes=Free(whole=6000)),
     normalization=Normalization("spectrum", 1e-5),
 )
 MAGNITUDE = replace(

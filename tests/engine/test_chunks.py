@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ortsep.engine.chunks import OverlapAdd, Span, Window, keep_from, make_plan, reading
-from ortsep.models.spec import Chunks
+from ortsep.models.spec import Chunks, Free, Stepped
 
 
 def identity_run(x: np.ndarray, chunks: Chunks, blocks: list[np.ndarray], **options: float) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_identity_returns_its_input(
 ) -> None:
     x = np.random.default_rng(seed).standard_normal((2, samples)).astype(np.float32)
     blocks = [x[:, i : i + block] for i in range(0, samples, block)]
-    chunks = Chunks(length=length, max_shift=length // 3, fixed=False, least=least, step=step)
+    chunks = Chunks(length=length, max_shift=length // 3, takes=Stepped(least, step) if least else Free())
     y = identity_run(x, chunks, blocks, overlap=overlap, shifts=shifts, seed=seed)
     assert y.shape == x.shape
     assert np.max(np.abs(y - x)) < 1e-6 * max(1.0, float(np.max(np.abs(x))))
@@ -74,7 +74,7 @@ def test_a_short_last_chunk_is_centred_in_context() -> None:
 
 @pytest.mark.parametrize(("samples", "own"), [(1, 1), (60, 60), (100, 100), (190, 40)])
 def test_a_short_chunk_runs_at_its_own_length_where_the_graph_takes_it(samples: int, own: int) -> None:
-    chunks = Chunks(length=100, fixed=False, least=1)
+    chunks = Chunks(length=100, takes=Stepped(1))
     plan = make_plan(samples, chunks)
     *_, last = plan.chunks()
     own = min(own, samples - last.origin)
@@ -85,7 +85,7 @@ def test_a_short_chunk_runs_at_its_own_length_where_the_graph_takes_it(samples: 
 def test_a_chunk_is_read_at_the_next_valid_length(samples: int) -> None:
     """Oracle: ``demucs.demucs.Demucs.valid_length`` for kernels of 8, strides of 4, depth 6 and resampling, and
     ``demucs.apply.TensorChunk.padded``."""
-    chunks = Chunks(length=50_000, fixed=False, least=4778, step=2048)
+    chunks = Chunks(length=50_000, takes=Stepped(4778, 2048))
     plan = make_plan(samples, chunks)
     assert [c.origin for c in plan.chunks()] == list(range(0, samples, 37_500))
     for chunk in plan.chunks():
@@ -109,7 +109,7 @@ def test_shifts_draw_what_the_original_draws() -> None:
 
 
 def test_a_song_that_fits_runs_whole() -> None:
-    chunks = Chunks(length=100, fixed=False, whole=500)
+    chunks = Chunks(length=100, takes=Free(whole=500))
     (only,) = make_plan(500, chunks).chunks()
     assert reading(only, chunks, 500) == Span(0, 500)
     assert len(list(make_plan(501, chunks).chunks())) > 1
@@ -118,7 +118,7 @@ def test_a_song_that_fits_runs_whole() -> None:
 @pytest.mark.parametrize("samples", [101, 150, 1000, 1003])
 @pytest.mark.parametrize(("overlap", "stride"), [(0.0, 96), (0.25, 64), (0.6, 32), (0.95, 5)])
 def test_aligned_chunks_are_read_from_multiples_only(samples: int, overlap: float, stride: int) -> None:
-    chunks = Chunks(length=100, overlap=overlap, fixed=False, align=16)
+    chunks = Chunks(length=100, overlap=overlap, takes=Free(), align=16)
     plan = make_plan(samples, chunks)
     assert plan.stride == stride
     total = np.zeros(samples)
@@ -128,7 +128,7 @@ def test_aligned_chunks_are_read_from_multiples_only(samples: int, overlap: floa
         assert span.start <= chunk.start and chunk.stop <= span.stop
         total[chunk.start : chunk.stop] += plan.weights(chunk)
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    (whole,) = make_plan(90, replace(chunks, whole=100)).chunks()
+    (whole,) = make_plan(90, replace(chunks, takes=Free(whole=100))).chunks()
     assert (whole.start, whole.stop) == (0, 90)
 
 

@@ -23,7 +23,7 @@ from ortsep.export.family import F32, Choice, Complex, Float
 from ortsep.export.graph.builder import attach_spec
 from ortsep.export.weights.download import fetch
 from ortsep.models.catalogue import Card, folder_name
-from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Weights
+from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Stepped, Weights
 
 GRAPHS = {
     "HTDemucs": ("ortsep.export.families.demucs.htdemucs", "htdemucs_graph"),
@@ -262,16 +262,16 @@ def _chunks(part: Part, length: int) -> Chunks:
     """HTDemucs hears its segment, HDemucs a chunk as it is, Demucs v3 the next of its valid lengths."""
     shift = part.shape.samplerate // 2
     if part.network == "HTDemucs":
-        return Chunks(length, overlap=0.25, fixed=True, max_shift=shift)
+        return Chunks(length, overlap=0.25, max_shift=shift)
     if part.network == "HDemucs":
-        return Chunks(length, overlap=0.25, fixed=False, least=1, max_shift=shift)
+        return Chunks(length, overlap=0.25, takes=Stepped(1), max_shift=shift)
     valid = part.shape.valid_length
     least = valid(1)
     step = valid(least + 1) - least
     for samples in (least + 1, least + step + 1, length - 1, length, length + 1):
         if valid(samples) != max(least, samples + (least - samples) % step):
             raise WeightsError(f"{part.source} has kernels and strides whose lengths are irregular; take another model")
-    return Chunks(length, overlap=0.25, fixed=False, least=least, step=step, max_shift=shift)
+    return Chunks(length, overlap=0.25, takes=Stepped(least, step), max_shift=shift)
 
 
 def _describable(part: Part) -> None:

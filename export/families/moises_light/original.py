@@ -28,7 +28,7 @@ from ortsep.export.families.moises_light.graph import build_graph
 from ortsep.export.family import F32, Choice, Complex, Float
 from ortsep.export.weights.checkpoints import file_sha256, load_state
 from ortsep.models.catalogue import Card
-from ortsep.models.spec import STFT, Chunks, ModelSpec, Normalization, Weights
+from ortsep.models.spec import STFT, Chunks, Free, ModelSpec, Normalization, Weights
 
 GRAPH = "moises_light.onnx"
 CHUNK, WHOLE = 6, 12
@@ -210,7 +210,7 @@ def _original(name: str, found: Found, rows: tuple[int, ...], weights: Weights) 
         sample_rate=rate,
         channels=arch.audio_channels,
         domain="complex",
-        output="masks",
+        output="part_masks",
         stft=STFT(
             arch.n_fft,
             arch.hop_size,
@@ -224,8 +224,7 @@ def _original(name: str, found: Found, rows: tuple[int, ...], weights: Weights) 
         chunks=Chunks(
             length=CHUNK * rate,
             overlap=0.25,
-            fixed=False,
-            whole=WHOLE * rate,
+            takes=Free(whole=WHOLE * rate),
             align=arch.hop_size << arch.n_enc,
         ),
         normalization=Normalization("spectrum", EPS),
