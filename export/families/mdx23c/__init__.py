@@ -1,0 +1,1 @@
+"""MDX23C: TFC-TDF networks, version 3."""
