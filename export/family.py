@@ -1,8 +1,9 @@
-"""What a family's exporter gives: one module per family with a function ``load``, which returns an ``Original``.
+"""What a family gives: a module with a function ``load``, which returns an ``Original``; and the table of families.
 
 The exporter, the validation and the tests know families only through this.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -29,6 +30,16 @@ Downloading = Callable[[str, int, int], None]
 SUFFIXES = (".ckpt", ".chpt", ".th", ".pt", ".pth", ".safetensors", ".bin")
 """Of files that ``ortsep export FILE`` takes for checkpoints."""
 
+FAMILIES = {
+    "demucs": "ortsep.export.families.demucs.original",
+    "drums_mini": "ortsep.export.families.drums_mini.original",
+    "larsnet": "ortsep.export.families.larsnet.original",
+    "moises_light": "ortsep.export.families.moises_light.original",
+    "open_unmix": "ortsep.export.families.open_unmix.original",
+    "spleeter": "ortsep.export.families.spleeter.original",
+}
+"""A card's family (the name of its file in models/cards) and the module that is a ``Family``."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -43,23 +54,33 @@ class Choice:
     downloading: Downloading | None = field(default=None, compare=False)
     """Told how official files come: name, bytes so far, bytes in all (0 where nobody knows)."""
     route: str = ""
-    """How the graph is made, where a family has ``ROUTES``; its first one by default."""
+    """How the graph is made, of the family's ``ROUTES``; its first one by default."""
 
     @property
     def official(self) -> bool:
         return self.path is None and self.seed is None
 
 
-class Original(Protocol):
+class Original(ABC):
     """A loaded checkpoint: what is exported, and what the export is compared with.
 
     Arrays are numpy. C channels, N samples, F bins, T frames, S stems.
     """
 
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's spec: weights, bag and parameters filled in, validation empty."""
+    spec: ModelSpec
+    """Weights, bag and parameters filled in, validation empty."""
 
+    @property
+    def package(self) -> str:
+        """What ``transform``, ``inverse`` and ``separate`` compute with, for the figures of a validation."""
+        return "original package"
+
+    @property
+    def against(self) -> str:
+        """What ``network`` computes with."""
+        return "float64 network"
+
+    @abstractmethod
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
         """File name and graph of each member, made one at a time so that one is in memory.
 
@@ -67,21 +88,27 @@ class Original(Protocol):
         ``portable``: operators of the ONNX standard only.
         """
 
+    @abstractmethod
     def transform(self, mix: F32, member: int = 0) -> Complex | None:
         """The original's own STFT of [C, N], cut to the graph's bins: [C, F, T]; None for waveform models."""
 
+    @abstractmethod
     def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32 | None:
         """The original's own inverse of [C, F, T]: [C, N]; None for waveform models."""
 
-    def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
+    @abstractmethod
+    def network(self, member: int, inputs: Mapping[str, F32]) -> Mapping[str, Float]:
         """The original network of one member in float64, on a graph's inputs by name: its outputs by name."""
 
+    @abstractmethod
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """A member's graph inputs for the beginning of the mixture [C, N], made with the original's own code."""
 
+    @abstractmethod
     def separate(self, mix: F32) -> F32:
         """The original package's own separation of [C, N] with its default options, shifts off: [S, C, N]."""
 
+    @abstractmethod
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
         """What ``ortsep bench`` times: a name, and the separation at the original's own precision and speed.
 
@@ -89,16 +116,40 @@ class Original(Protocol):
         """
 
 
+class Family(Protocol):
+    """A family's module."""
+
+    @property
+    def ROUTES(self) -> tuple[str, ...]:
+        """The ways in which its graphs can be made (``--route``), the best first; none where there is but one."""
+
+    @property
+    def CONFIG(self) -> str:
+        """What its ``--config`` is, in a few words; empty where it takes none."""
+
+    def load(self, card: Card, choice: Choice) -> Original:
+        """Load a checkpoint. Raises WeightsError, DownloadError, FileMissing, UsageError, MissingDependency."""
+
+
+class Recognises(Protocol):
+    """A family's module whose checkpoints are known by what is in them (``ortsep.export.weights.frontdoor``)."""
+
+    def from_checkpoint(self, checkpoint: "Checkpoint", choice: Choice) -> Original:
+        """The original in a recognised checkpoint. Raises WeightsError, UsageError."""
+
+
 def load_original(card: Card, choice: Choice) -> Original:
-    """Load a checkpoint with its family's module. Raises WeightsError, DownloadError, FileMissing, UsageError."""
+    """Load a checkpoint with its family's module. Raises what that raises; UsageError for an option it can't use."""
     with at_once():
-        module = import_module(f"ortsep.export.families.{card.family}.original")
-    routes = getattr(module, "ROUTES", ())
-    if choice.route and choice.route not in routes:
-        known = f"only by way of {', '.join(routes)}" if routes else "in one way only"
+        family: Family = import_module(FAMILIES[card.family])  # which a test holds every one to be
+    if choice.route and choice.route not in family.ROUTES:
+        known = f"only by way of {', '.join(family.ROUTES)}" if family.ROUTES else "in one way only"
         raise UsageError(f"{card.name} can't be exported by way of {choice.route}, {known}; leave --route out")
-    original: Original = module.load(card, choice)
-    return original
+    if choice.config and not family.CONFIG:
+        raise UsageError(
+            f"{card.name} takes no configuration, so {choice.config} would change nothing; leave --config out"
+        )
+    return family.load(card, choice)
 
 
 def is_checkpoint(name: str) -> bool:
@@ -111,6 +162,26 @@ def open_original(checkpoint: "Checkpoint", choice: Choice) -> Original:
 
     Raises WeightsError for parameters that are not the architecture's, UsageError for stems that it has not.
     """
-    module = import_module(f"ortsep.export.families.{checkpoint.architecture.family}.original")
-    original: Original = module.from_checkpoint(checkpoint, choice)
-    return original
+    family: Recognises = import_module(FAMILIES[checkpoint.architecture.family])
+    return family.from_checkpoint(checkpoint, choice)
+
+
+def wanted_stems(available: tuple[str, ...], stems: tuple[str, ...], where: object) -> tuple[str, ...]:
+    """The available stems that are asked for (all for none), in the available order. Raises UsageError."""
+    if unknown := [stem for stem in stems if stem not in available]:
+        raise UsageError(f"{where} has no stem {' or '.join(unknown)}; it has {', '.join(available)}")
+    return tuple(stem for stem in available if not stems or stem in stems)
+
+
+def refuse_a_part(card: Card, stems: tuple[str, ...], why: str) -> None:
+    """Raise UsageError where a model whose stems can't be exported one by one is asked for some of them."""
+    if stems and set(wanted_stems(card.stems, stems, card.name)) != set(card.stems):
+        raise UsageError(
+            f"{card.name} can't be exported for {', '.join(stems)} alone, since {why}; export it whole and choose "
+            "stems when running it"
+        )
+
+
+def stereo(mix: F32) -> F32:
+    """Mono [1, N] as two equal channels; anything else as it is."""
+    return np.repeat(mix, 2, axis=0) if len(mix) == 1 else mix

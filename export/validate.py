@@ -159,18 +159,16 @@ def _transforms(spec: ModelSpec, original: Original, index: int, name: str, mix:
     assert spec.stft is not None
     if spec.chunks is not None and isinstance(spec.chunks.takes, Fixed):
         mix = _exactly(mix, spec.chunks.length)
-    member = (index,) if index else ()
-    theirs = original.transform(mix, *member)
+    theirs = original.transform(mix, index)
     if theirs is None:
         return
     ours = stft(spec.stft, mix)[:, : spec.stft.bins]
     which = f"{name}, graph {index + 1}" if index else name
-    package: str = getattr(original, "package", "original package")
-    yield Figure(f"transform: STFT, {which}", snr(theirs, ours), GATES["transform"], package)
-    back = original.inverse(theirs, mix.shape[-1], *member)
+    yield Figure(f"transform: STFT, {which}", snr(theirs, ours), GATES["transform"], original.package)
+    back = original.inverse(theirs, mix.shape[-1], index)
     if back is not None:
         inverse = istft(spec.inverse or spec.stft, theirs.astype(np.complex64), mix.shape[-1])
-        yield Figure(f"transform: inverse, {which}", snr(back, inverse), GATES["transform"], package)
+        yield Figure(f"transform: inverse, {which}", snr(back, inverse), GATES["transform"], original.package)
 
 
 def _exactly(mix: F32, samples: int) -> F32:
@@ -180,7 +178,6 @@ def _exactly(mix: F32, samples: int) -> F32:
 
 def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
     name, mix = signals[-1]
-    against: str = getattr(original, "against", "float64 network")
     for index, member in enumerate(model.members):
         inputs = original.example(index, mix)
         session = Session(model.file(member), provider="cpu")
@@ -190,7 +187,7 @@ def _graph(model: Model, original: Original, signals: list[tuple[str, F32]]) -> 
         for output, theirs in original.network(index, inputs).items():
             where = f"{member.file} {output}" if len(model.members) > 1 else output
             db = snr(theirs, results[output])
-            yield Figure(f"graph: {where}, {name}", db, _gate(model, "graph"), against)
+            yield Figure(f"graph: {where}, {name}", db, _gate(model, "graph"), original.against)
 
 
 def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]) -> Iterator[Figure]:
@@ -203,7 +200,7 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
         theirs = original.separate(mix)
         ours = np.stack(list(separator.separate(mix).values()))
         db, gate = snr(theirs, ours), _gate(model, "end to end")
-        against: str = getattr(original, "package", "original package")
+        against = original.package
         if db < gate and (limit := _repeatable(original, mix, theirs)) < gate:
             against = f"{against}, itself {limit:.1f} dB from its result at -180 dB of noise"
         yield Figure(f"end to end: {name}", db, gate, against)

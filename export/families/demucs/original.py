@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from functools import lru_cache, partial
-from importlib import import_module
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,19 @@ from demucs.demucs import Demucs
 from demucs.spec import ispectro
 from torch import nn
 
-from ortsep.base.errors import UsageError, WeightsError
+from ortsep.base.errors import WeightsError
 from ortsep.export.families.demucs.files import Part, local_files, random_part, read_part
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.families.demucs.hdemucs import hdemucs_graph
+from ortsep.export.families.demucs.htdemucs import htdemucs_graph
+from ortsep.export.families.demucs.time import demucs_v3_graph
+from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
 from ortsep.export.graph.builder import attach_spec
 from ortsep.export.weights.download import fetch
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Stepped, Weights
 
-GRAPHS = {
-    "HTDemucs": ("ortsep.export.families.demucs.htdemucs", "htdemucs_graph"),
-    "HDemucs": ("ortsep.export.families.demucs.hdemucs", "hdemucs_graph"),
-    "Demucs": ("ortsep.export.families.demucs.time", "demucs_v3_graph"),
-}
+ROUTES: tuple[str, ...] = ()
+CONFIG = ""
 
 
 def load(card: Card, choice: Choice) -> "DemucsOriginal":
@@ -38,10 +37,7 @@ def load(card: Card, choice: Choice) -> "DemucsOriginal":
     ``choice.path``: a .th, .safetensors or bag .yaml, or a folder with these. Raises WeightsError, DownloadError,
     FileMissing; UsageError for a stem that the model lacks.
     """
-    unknown = [stem for stem in choice.stems if stem not in card.stems]
-    if unknown:
-        raise UsageError(f"{card.name} has no stem {unknown[0]!r}; it has {', '.join(card.stems)}")
-    wanted = tuple(k for k, stem in enumerate(card.stems) if not choice.stems or stem in choice.stems)
+    wanted = tuple(card.stems.index(stem) for stem in wanted_stems(card.stems, choice.stems, card.name))
     weights, segment = card.arguments.get("weights"), card.arguments.get("segment")
     files: list[Path] = []
     if choice.path is not None:
@@ -65,7 +61,7 @@ def load(card: Card, choice: Choice) -> "DemucsOriginal":
     return DemucsOriginal(card, parts, wanted, segment)
 
 
-class DemucsOriginal:
+class DemucsOriginal(Original):
     """A Demucs model or bag (``export.family.Original``); networks are built when needed, one kept at a time."""
 
     def __init__(self, card: Card, parts: list[Part], wanted: tuple[int, ...], segment: float | None) -> None:
@@ -85,6 +81,7 @@ class DemucsOriginal:
         self._full = lru_cache(maxsize=1)(self._build)
         self._double = lru_cache(maxsize=1)(lambda k: self._narrow(k).double())
         self._files = [self._file(part) for part in parts]
+        self.spec = self._spec_of(parts[0])
 
     def _build(self, member: int) -> Any:
         model: Any = self._parts[member].build()
@@ -109,10 +106,6 @@ class DemucsOriginal:
         alone = len(rows) == 1 and sum(rows[0] in self._rows(other) for other in self._parts) == 1
         stem = self._card.stems[rows[0]]
         return f"{name}-{stem if alone and re.fullmatch('[a-z0-9_]+', stem) else self._parts.index(part) + 1}.onnx"
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._spec_of(self._parts[0])
 
     def _spec_of(self, part: Part) -> ModelSpec:
         card, shape = self._card, part.shape
@@ -154,10 +147,14 @@ class DemucsOriginal:
 
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
         for member, part in enumerate(self._parts):
-            build = _graph_builder(part.network, self._card.name)
-            if part.network != "HTDemucs":
-                build = partial(build, samples=self._length)
-            yield self._files[member], attach_spec(build(self._narrow(member), portable=portable), self._spec_of(part))
+            network = self._narrow(member)
+            if part.network == "HTDemucs":
+                graph = htdemucs_graph(network, portable=portable)
+            elif part.network == "HDemucs":
+                graph = hdemucs_graph(network, portable=portable, samples=self._length)
+            else:
+                graph = demucs_v3_graph(network, portable=portable, samples=self._length)
+            yield self._files[member], attach_spec(graph, self._spec_of(part))
 
     def transform(self, mix: F32, member: int = 0) -> Complex | None:
         part = self._parts[member]
@@ -288,17 +285,6 @@ def _describable(part: Part) -> None:
     for what, there in odd.items():
         if there:
             raise WeightsError(f"{part.source} has {what}, which can't be exported; take another model")
-
-
-def _graph_builder(network: str, name: str) -> Callable[..., onnx.ModelProto]:
-    module, function = GRAPHS[network]
-    try:
-        builder: Callable[..., onnx.ModelProto] = getattr(import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise WeightsError(
-            f"{name} is made of {network}, which this version of ortsep can load but not export; take htdemucs instead"
-        ) from error
-    return builder
 
 
 def _tensor(array: F32) -> torch.Tensor:

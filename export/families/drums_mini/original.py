@@ -13,18 +13,20 @@ import numpy as np
 import onnx
 import torch
 
-from ortsep.base.errors import UsageError, WeightsError
+from ortsep.base.errors import WeightsError
 from ortsep.export.families.drums_mini.graph import STEMS, Architecture, DrumsMini, build_graph
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.models.catalogue import BUNDLED, Card
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
+ROUTES: tuple[str, ...] = ()
+CONFIG = ""
 BLOCK, OVERLAP, WHOLE = 1292, 86, 2584
 """Frames: blocks of 15 s joined over 1 s, and up to 30 s in one piece. The LSTM hears all of a block."""
 
 
 @dataclass(frozen=True)
-class Mini:
+class Mini(Original):
     """A loaded model: see ``ortsep.export.family.Original``. The original is the torch network, whole songs at once."""
 
     spec: ModelSpec
@@ -49,16 +51,16 @@ class Mini:
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first block or less."""
-        magnitude = np.abs(self.transform(_stereo(mix)))[None, ..., :BLOCK]
+        magnitude = np.abs(self.transform(stereo(mix)))[None, ..., :BLOCK]
         return {"magnitude": magnitude.astype(np.float32)}
 
     def separate(self, mix: F32) -> F32:
         """[C, N] to [5, C, N], computed in float64; mono becomes two equal channels."""
-        return self._separate(deepcopy(self.model).double(), torch.from_numpy(_stereo(mix)).double())
+        return self._separate(deepcopy(self.model).double(), torch.from_numpy(stereo(mix)).double())
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
         def run(mix: F32) -> F32:
-            return self._separate(self.model, torch.from_numpy(_stereo(mix)))
+            return self._separate(self.model, torch.from_numpy(stereo(mix)))
 
         return "the torch network, eager", run
 
@@ -80,18 +82,13 @@ class Mini:
         return torch.istft(spectrum, arch.n_fft, arch.hop, window=window, length=samples)
 
 
-def _stereo(mix: F32) -> F32:
-    return np.repeat(mix, 2, axis=0) if len(mix) == 1 else mix
-
-
 def load(card: Card, choice: Choice) -> Mini:
     """Load the bundled checkpoint, another of the same training (``--weights FILE.safetensors``), or a random one.
 
     Raises FileMissing, WeightsError for a file that is not a checkpoint of drums_mini, UsageError for ``--stems``: all
     masks come from one network.
     """
-    if choice.stems and set(choice.stems) != set(card.stems):
-        raise UsageError(f"{card.name} gives all its stems at once; leave --stems to ortsep run")
+    refuse_a_part(card, choice.stems, "one network gives all its masks")
     model = DrumsMini(Architecture())
     if choice.seed is not None:
         from ortsep.export.weights.random_weights import randomise

@@ -17,9 +17,9 @@ import onnx
 import torch
 import yaml
 
-from ortsep.base.errors import AudioError, DownloadError, FileMissing, UsageError, WeightsError
+from ortsep.base.errors import AudioError, DownloadError, FileMissing, WeightsError
 from ortsep.export.families.larsnet.graph import AUDIO, HALVINGS, UNet, build_graph, load_network
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.family import F32, Choice, Complex, Float, Original, stereo, wanted_stems
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, Blocks, Filter, Member, ModelSpec, Weights
 
@@ -27,6 +27,8 @@ F64 = npt.NDArray[np.float64]
 Masks = Callable[[torch.Tensor], torch.Tensor]
 """From magnitudes [B, 2, F, T], float64, to a stem's masks of the same shape."""
 
+ROUTES: tuple[str, ...] = ()
+CONFIG = "LarsNet's config.yaml"
 N_FFT = 4096
 HOP = 1024
 WIENER_EPS = 1e-7
@@ -35,7 +37,7 @@ CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
-class LarsNet:
+class LarsNet(Original):
     """A loaded model: see ``ortsep.export.family.Original``."""
 
     spec: ModelSpec
@@ -51,11 +53,11 @@ class LarsNet:
         for member, network in zip(self.spec.bag, self.networks, strict=True):
             yield member.file, build_graph(network, self._size[1], f"{self.spec.name}:{Path(member.file).stem}")
 
-    def transform(self, mix: F32) -> Complex:
+    def transform(self, mix: F32, member: int = 0) -> Complex:
         result: Complex = stft(torch.from_numpy(mix).double())[:, : self._size[0]].numpy()
         return result
 
-    def inverse(self, spectrum: Complex, samples: int) -> F32:
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32:
         whole = torch.zeros(len(spectrum), N_FFT // 2 + 1, spectrum.shape[-1], dtype=torch.complex128)
         whole[:, : spectrum.shape[1]] = torch.from_numpy(spectrum)
         result: F32 = istft(whole, samples).float().numpy()
@@ -81,7 +83,7 @@ class LarsNet:
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first block, filled with zero frames where the mixture is shorter."""
         bins, frames = self._size
-        magnitude = np.abs(self.transform(_stereo(mix)[:, : frames * HOP + N_FFT]))[..., :frames]
+        magnitude = np.abs(self.transform(stereo(mix)[:, : frames * HOP + N_FFT]))[..., :frames]
         block = np.zeros((1, AUDIO, bins, frames), np.float32)
         block[0, ..., : magnitude.shape[-1]] = magnitude
         return {"magnitude": block}
@@ -92,7 +94,7 @@ class LarsNet:
 
         def run(mix: F32) -> F32:
             with torch.inference_mode():
-                waves: F32 = separate(_stereo(mix), networks, *self._size, dtype=torch.float32, together=True)
+                waves: F32 = separate(stereo(mix), networks, *self._size, dtype=torch.float32, together=True)
             return waves
 
         return "LarsNet's networks, torch eager", run
@@ -104,12 +106,8 @@ class LarsNet:
     def separate_double(self, mix: Float, alpha: float = 0.0) -> F64:
         """``separate`` in float64, for ``alpha`` > 0 with the alpha-Wiener filter of that exponent."""
         masks = [self.double(k) for k in range(len(self.networks))]
-        waves: F64 = separate(_stereo(mix), masks, *self._size, alpha=alpha)
+        waves: F64 = separate(stereo(mix), masks, *self._size, alpha=alpha)
         return waves
-
-
-def _stereo(mix: Any) -> Any:
-    return np.repeat(mix, AUDIO, axis=0) if len(mix) == 1 else mix
 
 
 # -- the original's pipeline, apart from the runtime's code -----------------------------------------------------------
@@ -189,7 +187,7 @@ def load(card: Card, choice: Choice) -> LarsNet:
     """
     bins, frames = card.arguments["bins"], card.arguments["frames"]
     if choice.seed is not None:
-        stems = _wanted(card.stems, choice.stems, card.name)
+        stems = wanted_stems(card.stems, choice.stems, card.name)
         plan = _Plan({stem: Path() for stem in stems}, bins, frames, card.sample_rate)
         networks = tuple(_random(bins, 1000 * choice.seed + card.stems.index(stem)) for stem in stems)
         return LarsNet(_spec(card, plan, networks, Weights(f"random:{choice.seed}", random=True)), networks)
@@ -217,13 +215,6 @@ def _random(bins: int, seed: int) -> UNet:
     return network
 
 
-def _wanted(available: tuple[str, ...], stems: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The available stems that are asked for (all for none), in the available order."""
-    if unknown := [stem for stem in stems if stem not in available]:
-        raise UsageError(f"{where} has no stem {' or '.join(unknown)}; it has {', '.join(available)}")
-    return tuple(stem for stem in available if not stems or stem in stems)
-
-
 def _plan(card: Card, choice: Choice, folder: Path) -> _Plan:
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
@@ -236,7 +227,7 @@ def _plan(card: Card, choice: Choice, folder: Path) -> _Plan:
     else:
         config = _config(path)
         paths = {stem: Path(file) for stem, file in config["inference_models"].items()}
-    stems = _wanted(tuple(paths), choice.stems, str(path or card.name))
+    stems = wanted_stems(tuple(paths), choice.stems, str(path or card.name))
     found = {stem: _find(paths[stem], folder, path) for stem in stems}
     if missing := [stem for stem in stems if found[stem] is None]:
         there = [stem for stem in stems if found[stem]]

@@ -25,11 +25,13 @@ from ortsep.export.families.moises_light.architecture import (
 )
 from ortsep.export.families.moises_light.checkpoint import Found, recognise
 from ortsep.export.families.moises_light.graph import build_graph
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
 from ortsep.export.weights.checkpoints import file_sha256, load_state
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, Chunks, Free, ModelSpec, Normalization, Weights
 
+ROUTES: tuple[str, ...] = ()
+CONFIG = "the constructor's arguments, yaml or json"
 GRAPH = "moises_light.onnx"
 CHUNK, WHOLE = 6, 12
 """Seconds of a chunk, and up to which a song runs in one piece as the original runs all: paper_large takes 0.54 GB for
@@ -39,7 +41,7 @@ EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class MoisesLight:
+class MoisesLight(Original):
     """A loaded checkpoint: see ``ortsep.export.family.Original``."""
 
     spec: ModelSpec
@@ -63,7 +65,7 @@ class MoisesLight:
         hops = samples // hop + 1
         return (hops + -(hops + 1) % stages) * hop
 
-    def transform(self, mix: F32) -> Complex:
+    def transform(self, mix: F32, member: int = 0) -> Complex:
         import torch
 
         x = torch.zeros(mix.shape[0], self._padded(mix.shape[1]))
@@ -74,7 +76,7 @@ class MoisesLight:
         ).numpy()
         return spectrum[:, : self.arch.freq_dim]
 
-    def inverse(self, spectrum: Complex, samples: int) -> F32:
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32:
         import torch
 
         network, bins = self._network, self.arch.n_fft // 2 + 1
@@ -193,9 +195,7 @@ def _stems(arch: Architecture, choice: Choice, path: Path) -> tuple[Architecture
                     "name them in order with --stems, or as sources in --config FILE"
                 )
             names = tuple(said)
-    if unknown := [s for s in choice.stems if s not in names]:
-        raise UsageError(f"{path} has no stem {' or '.join(unknown)}; it has {', '.join(names)}")
-    rows = tuple(i for i, name in enumerate(names) if not choice.stems or name in choice.stems)
+    rows = tuple(names.index(stem) for stem in wanted_stems(names, choice.stems, path))
     return replace(arch, sources=names), rows
 
 

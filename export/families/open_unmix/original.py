@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 
-from ortsep.base.errors import FileMissing, MissingDependency, UsageError, WeightsError
+from ortsep.base.errors import FileMissing, MissingDependency, WeightsError
 from ortsep.export.families.open_unmix.graph import (
     Network,
     Shape,
@@ -25,10 +25,12 @@ from ortsep.export.families.open_unmix.graph import (
     parameter_count,
     random_network,
 )
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelSpec, Weights
 
+ROUTES: tuple[str, ...] = ()
+CONFIG = ""
 WHOLE = 600.0
 """Seconds up to which a song runs in one piece, as the original runs all songs: some 370 MB a minute for four stems."""
 BLOCK, OVERLAP = 100.0, 20.0
@@ -40,7 +42,7 @@ FILE = re.compile(r"(?P<target>.+?)(?:[-_](?P<hash>[0-9a-f]{8,64}))?\.pth")
 
 
 @dataclass(frozen=True)
-class OpenUnmix:
+class OpenUnmix(Original):
     """A loaded model: see ``ortsep.export.family.Original``."""
 
     spec: ModelSpec
@@ -157,18 +159,11 @@ def load(card: Card, choice: Choice) -> OpenUnmix:
     return OpenUnmix(_spec(card, choice, files), tuple(files.networks.values()))
 
 
-def _wanted(available: tuple[str, ...], stems: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The available targets that ``stems`` names (all for none), in the available order."""
-    if unknown := [s for s in stems if s not in available]:
-        raise UsageError(f"{where} has no stem {' or '.join(unknown)}; it has {', '.join(available)}")
-    return tuple(s for s in available if not stems or s in stems)
-
-
 def _random(card: Card, choice: Choice) -> _Files:
     assert choice.seed is not None
     arguments = card.arguments
     shape = Shape(arguments["n_fft"] // 2 + 1, arguments["heard"], card.channels, arguments["hidden"])
-    wanted = _wanted(card.stems, choice.stems, card.name)
+    wanted = wanted_stems(card.stems, choice.stems, card.name)
     seeds = {s: 1000 * choice.seed + k for k, s in enumerate(card.stems)}
     return _Files({s: random_network(shape, seeds[s]) for s in wanted}, (f"random:{choice.seed}",), (), {})
 
@@ -177,7 +172,7 @@ def _official(card: Card, choice: Choice) -> _Files:
     from ortsep.export.weights.download import fetch
 
     sources = dict(zip(card.stems, card.sources, strict=True))
-    wanted = _wanted(card.stems, choice.stems, card.name)
+    wanted = wanted_stems(card.stems, choice.stems, card.name)
     paths = {stem: fetch(sources[stem], progress=choice.downloading) for stem in wanted}
     return _read(paths, tuple(sources[stem].url for stem in wanted), {})
 
@@ -198,7 +193,7 @@ def _local(card: Card, path: Path, stems: tuple[str, ...]) -> _Files:
         raise WeightsError(f"{path} holds no <target>.pth, which is what openunmix saves; check --weights")
     known = [s for s in card.stems if s in found]
     ordered = tuple(known + [s for s in found if s not in known])
-    paths = {stem: found[stem] for stem in _wanted(ordered, stems, str(path))}
+    paths = {stem: found[stem] for stem in wanted_stems(ordered, stems, str(path))}
     settings: dict[str, Any] = {}
     for name in ("separator.json", f"{next(iter(paths))}.json"):
         settings = {**_settings(folder / name), **settings}

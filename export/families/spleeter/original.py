@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ortsep.base.errors import FileMissing, UsageError, WeightsError
+from ortsep.base.errors import FileMissing, WeightsError
 from ortsep.base.whole import scratch
 from ortsep.export.families.spleeter import reference, tensorflow_route
 from ortsep.export.families.spleeter.graph import spleeter_graph
@@ -26,7 +26,7 @@ from ortsep.export.families.spleeter.weights import (
     networks,
     random_variables,
 )
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.export.weights.archive import unpack_tar_gz
 from ortsep.export.weights.checkpoints import file_sha256
 from ortsep.export.weights.tf_bundle import graph_nodes, read_bundle
@@ -34,6 +34,7 @@ from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
 ROUTES = ("direct", "tensorflow")
+CONFIG = ""
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1
@@ -44,7 +45,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Spleeter:
+class Spleeter(Original):
     """A loaded model: see ``ortsep.export.family.Original``."""
 
     spec: ModelSpec
@@ -85,10 +86,10 @@ class Spleeter:
                 tensorflow_route.write_checkpoint(self.variables, prefix)
             return tensorflow_route.convert(prefix, self.spec.stems, self.architecture)
 
-    def transform(self, mix: F32) -> Complex:
+    def transform(self, mix: F32, member: int = 0) -> Complex:
         return reference.stft(mix)[:, : self.architecture.bins]
 
-    def inverse(self, spectrum: Complex, samples: int) -> F32:
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32:
         return reference.istft(np.asarray(spectrum, np.complex128), samples).astype(np.float32)
 
     def network(self, member: int, inputs: Mapping[str, Float]) -> dict[str, Float]:
@@ -103,7 +104,7 @@ class Spleeter:
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first block, filled with zero frames where the mixture is shorter."""
-        spectrum = self.transform(_stereo(mix)[:, : FRAMES * reference.HOP])[..., :FRAMES]
+        spectrum = self.transform(stereo(mix)[:, : FRAMES * reference.HOP])[..., :FRAMES]
         return {"magnitude": reference.blocks(spectrum).astype(np.float32)}
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
@@ -113,14 +114,10 @@ class Spleeter:
 
     def separate(self, mix: F32) -> F32:
         """As spleeter's Separator by default, computed in float64; mono is doubled: [S, 2, N]."""
-        spectrum = self.transform(_stereo(mix))
+        spectrum = self.transform(stereo(mix))
         magnitudes = self.network(0, {"magnitude": reference.blocks(spectrum)})["stem_magnitudes"]
         masks = reference.ratio_masks(reference.unblock(magnitudes, spectrum.shape[-1]))
         return np.stack([self.inverse(mask * spectrum, mix.shape[-1]) for mask in masks])
-
-
-def _stereo(mix: F32) -> F32:
-    return np.repeat(mix, 2, axis=0) if len(mix) == 1 else mix
 
 
 @dataclass(frozen=True)
@@ -138,11 +135,7 @@ def load(card: Card, choice: Choice) -> Spleeter:
     ``.index`` file, or an archive like the official one. Raises DownloadError, FileMissing, WeightsError, and
     UsageError for a part of the stems, and MissingDependency where the route is TensorFlow's and it is not installed.
     """
-    if choice.stems and set(choice.stems) != set(card.stems):
-        raise UsageError(
-            f"{card.name} can't be exported for {', '.join(choice.stems)} alone, since each mask is a ratio over all "
-            "stems; export it whole and choose stems when running it"
-        )
+    refuse_a_part(card, choice.stems, "each mask is a ratio over all stems")
     if choice.route == "tensorflow":
         tensorflow_route.load_tensorflow()  # before anything is half made
     architecture = Architecture(**card.arguments)
