@@ -44,6 +44,14 @@ def end_promptly(patience: float = PATIENCE, message: str = "") -> None:
     ).start()
 
 
+def stand_down() -> None:
+    """Undo ``end_promptly``: the signals raise KeyboardInterrupt and nobody ends the process. For a server, whose own
+    end takes longer."""
+    signal.set_wakeup_fd(-1)
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
     """While inside, SIGINT and SIGTERM end the process themselves, in the middle of anything: for imports.

@@ -1,0 +1,48 @@
+"""Errors over HTTP: ``application/problem+json`` (RFC 9457) with the sentence that the command line would print."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi.responses import JSONResponse
+
+from ortsep.base.errors import OrtsepError
+
+
+class Problem(Exception):
+    """An answer that is an error: ``status`` is HTTP's, ``detail`` one sentence with thing, cause and mend."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, dict(headers or {})
+
+    def response(self) -> JSONResponse:
+        body = {"type": "about:blank", "title": HTTPStatus(self.status).phrase, "status": self.status}
+        body["detail"] = self.detail
+        return JSONResponse(body, self.status, self.headers, media_type="application/problem+json")
+
+
+def unprocessable(error: OrtsepError) -> Problem:
+    """What the caller asked for can't be done: status 422."""
+    return Problem(422, str(error))
+
+
+SCHEMA = {
+    "application/problem+json": {
+        "schema": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail"],
+            "properties": {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "detail": {"type": "string", "description": "One sentence: the thing, the cause and the mend."},
+            },
+        }
+    }
+}
+"""For the OpenAPI document."""
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """The errors of a route, for its entry in the OpenAPI document."""
+    return {status: {"description": HTTPStatus(status).phrase, "content": SCHEMA} for status in statuses}
