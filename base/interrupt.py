@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+from ortsep.base.signals import put_off
 from ortsep.base.whole import any_held, remove_held
 
 PATIENCE = 1.0
@@ -70,7 +71,9 @@ def at_once() -> Iterator[None]:
             signal.signal(number, _interrupt)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if put_off(number):
+        return
     for again in _SIGNALS:
         signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,8 +1,5 @@
 """Exporting a model: checkpoint in, a folder with its graphs and stems.txt out."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +10,7 @@ import onnx
 import ortsep
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, OutputError, UsageError
-from ortsep.base.whole import hold, release
+from ortsep.base.whole import whole_folder
 from ortsep.export.family import Choice, Downloading, Original, is_checkpoint, load_original, open_original
 from ortsep.export.graph.builder import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
@@ -119,12 +116,7 @@ def write_export(
     Another precision than fp32 is measured against it; its SNR and its time are written into the spec. Raises
     ModelError where an SNR is below its gate.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        working = hold(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)))
-    except OSError as error:
-        raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
-    try:
+    with whole_folder(folder, "choose another with --output", stale="*.onnx") as working:
         spec, files, figures = original.spec, [], original.spec.validation
         timing: tuple[Timing, ...] = ()
         for member, (file, exact) in enumerate(original.graphs(portable)):
@@ -149,11 +141,6 @@ def write_export(
             files.append((file, size, len(model.graph.node)))
             say(f"{file}: {len(model.graph.node)} nodes, {size / 1e6:.1f} MB")
         write_manifest(working / FILE_NAME, spec.names)
-        working.chmod(0o777 & ~_umask())
-        _put(working, folder)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-        release(working)
     return Exported(folder, tuple(files), spec)
 
 
@@ -178,21 +165,6 @@ def _cost(
     return tuple(figures), measure_time(f"precision: {file}, {precision}", run_exact, run_model, inputs)
 
 
-def _put(working: Path, folder: Path) -> None:
-    """Move the finished folder to its place; an earlier one is replaced, files that are not ours stay."""
-    try:
-        if not folder.exists():
-            working.replace(folder)
-            return
-        for stale in folder.glob("*.onnx"):
-            if not (working / stale.name).exists():
-                stale.unlink()
-        for file in working.iterdir():
-            file.replace(folder / file.name)
-    except OSError as error:
-        raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with --output") from error
-
-
 def _licence(card: Card) -> str:
     allowed = {
         True: "they may be redistributed",
@@ -200,9 +172,3 @@ def _licence(card: Card) -> str:
         None: "redistribution: unstated",
     }
     return f"{card.name}: licence of the weights: {card.licence} ({allowed[card.redistributable]})"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

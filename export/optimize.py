@@ -92,7 +92,7 @@ def optimize_file(
         if report.changed:
             say(f"{report.name:<20} {report.changed:>5} changed, {report.before} -> {report.after} nodes")
     made = with_precision(made, precision)
-    with scratch("ortsep-optimize-") as folder:
+    with scratch("ortsep-optimize") as folder:
         fast = folder / "optimized.onnx"
         save_model(made, fast)
         given = run_graph(source, inputs)

@@ -139,6 +139,9 @@ def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None
                 if event.kind not in ("finished", "failed"):
                     continue
                 del crew[worker.connection]
+                if not worker.usable():
+                    for folder in tasks[worker.task].folders():
+                        sweep(folder)
                 if waiting:
                     worker = worker if worker.usable() else _Worker(shared)
                     crew[worker.connection] = worker

@@ -1,12 +1,12 @@
 """stems.txt: the names of a graph's stems, one a line, in output order, nothing else."""
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ortsep.base.errors import FileMissing, ModelError, OutputError
+from ortsep.base.errors import FileMissing, ModelError
+from ortsep.base.whole import whole_file
 
 FILE_NAME = "stems.txt"
 MAX_NAME_BYTES = 100
@@ -43,14 +43,8 @@ def read_manifest(path: Path, count_in_graph: int | None = None) -> tuple[str, .
 def write_manifest(path: Path, stems: Sequence[str]) -> None:
     """Write a manifest, complete or not at all. Raises ModelError for bad names, OutputError where it can't."""
     text = "".join(f"{name}\n" for name in check_names(stems))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror}); choose another folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_names(

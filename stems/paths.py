@@ -11,8 +11,8 @@ from ortsep.stems.manifest import safe_name
 TEMPLATE = "{song}/{stem}.{ext}"
 FIELDS = ("song", "stem", "model", "ext")
 
-_MAX_PART_BYTES = 220
-"""Of one part of a path: 255 less the room that a temporary name takes."""
+_MAX_PART_BYTES = 210
+"""Of one part of a path: 255 less the room that the temporary name of what is hidden beside a stem takes."""
 
 
 def output_paths(

@@ -4,7 +4,6 @@ A value is the name of a tensor, a plain ``str``. Parameters are float32 numpy a
 Names are deterministic, so that exporting the same weights twice gives the same bytes.
 """
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ortsep.base.errors import OutputError
-from ortsep.base.whole import hold, partial_path, release
+from ortsep.base.whole import whole_file
 from ortsep.models.spec import METADATA_KEY, ModelSpec, from_json
 
 OPSET = 20
@@ -235,23 +234,10 @@ def save_model(model: onnx.ModelProto, path: Path) -> int:
     """
     if sum(tensor.ByteSize() for tensor in model.graph.initializer) >= _LARGEST:
         raise OutputError(f"{path.name} would be over ONNX's limit of 2 GB for one file; export fewer stems")
-    partial = hold(partial_path(path))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            for piece in _serialised(model):
-                file.write(piece)
-            size = file.tell()
-        partial.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise OutputError(f"{path} can't be written ({error.strerror}); choose another folder with --output") from error
-    finally:
-        release(partial)
-    return size
+    with whole_file(path, "choose another folder with --output") as partial, partial.open("wb") as file:
+        for piece in _serialised(model):
+            file.write(piece)
+        return file.tell()
 
 
 def _check(model: onnx.ModelProto) -> None:

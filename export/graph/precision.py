@@ -89,7 +89,7 @@ def int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))  # it advises through the root logger
-    with scratch("ortsep-int8-") as folder:
+    with scratch("ortsep-int8") as folder:
         path = folder / "int8.onnx"
         copy = onnx.ModelProto()
         copy.CopyFrom(model)

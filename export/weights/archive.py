@@ -4,13 +4,12 @@ import gzip
 import io
 import shutil
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from ortsep.base.errors import FileMissing, OutputError, WeightsError
-from ortsep.base.whole import hold, release
+from ortsep.base.whole import begin, drop
 
 MAX_MEMBERS = 256
 
@@ -51,10 +50,8 @@ def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
         return
     if not archive.is_file():
         raise FileMissing(f"there is no archive {archive}; check the path")
-    working = None
+    working = begin(folder, "make room", folder=True, alone=False)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        working = hold(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)))
         with gzip.open(archive, "rb") as stream, tarfile.open(fileobj=_limited(stream, limit), mode="r|") as tar:
             for count, member in enumerate(tar):
                 if count >= MAX_MEMBERS:
@@ -78,9 +75,7 @@ def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
     except OSError as error:
         raise OutputError(f"{archive} can't be unpacked into {folder.parent} ({error.strerror}); make room") from error
     finally:
-        if working is not None:
-            shutil.rmtree(working, ignore_errors=True)
-            release(working)
+        drop(working)
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:

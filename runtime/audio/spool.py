@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ortsep.base.errors import AudioError, OutputError, UsageError
-from ortsep.stems.pipe import wav_header
+from ortsep.base.wav import wav_header
 
 RAW = {"u8": (1, 8), "s16le": (1, 16), "s24le": (1, 24), "s32le": (1, 32), "f32le": (3, 32), "f64le": (3, 64)}
 """ffmpeg's names of headerless formats, as WAV's format tag and bits."""

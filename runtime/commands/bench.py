@@ -29,7 +29,7 @@ def bench_command(
         raise UsageError(f"{seconds:g} s of audio can't be measured; give --seconds from 0.1 to 86400")
     model = load_model(reference)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
-    with scratch("ortsep-bench-") as folder:
+    with scratch("ortsep-bench") as folder:
         if song is None:
             song = folder / "noise.wav"
             noise_song(song, seconds, model.spec.sample_rate)

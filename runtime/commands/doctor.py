@@ -26,7 +26,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
     """Examine every provider here, on ``reference`` or a small graph. Status 1 where CPU is wrong or packages fight."""
     from ortsep.measure.doctor import golden_feeds, probe_feeds, probe_graph
 
-    with scratch("ortsep-") as folder:
+    with scratch("ortsep") as folder:
         if reference is None:
             graph, feeds, files = folder / "probe.onnx", probe_feeds(), []
             graph.write_bytes(probe_graph())

@@ -134,7 +134,7 @@ def _sink(files: Files, named: Sequence[str], manner: Manner) -> BinaryIO | None
 def _from_stdin(stack: contextlib.ExitStack, raw: str | None) -> Path:
     if sys.stdin.isatty():
         raise UsageError("- reads a song from standard input and that is a terminal; pipe a song into it")
-    return spool(sys.stdin.buffer, stack.enter_context(scratch("ortsep-")), raw)
+    return spool(sys.stdin.buffer, stack.enter_context(scratch("ortsep")), raw)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -41,7 +41,8 @@ def models_command(*, as_json: bool) -> int:
 
 def _exported_folders() -> list[Path]:
     homes = [exported_home(), BUNDLED]
-    return [f for home in homes if home.is_dir() for f in sorted(home.iterdir()) if any(f.glob("*.onnx"))]
+    folders = [folder for home in homes if home.is_dir() for folder in sorted(home.iterdir())]
+    return [f for f in folders if not f.name.startswith(".") and any(f.glob("*.onnx"))]
 
 
 def _row(card: Card) -> dict[str, Any]:

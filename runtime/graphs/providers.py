@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import NamedTuple
 
 from ortsep import __version__
 from ortsep.base.cache import cache_folder, sha256_of
-from ortsep.base.errors import ProviderError, UsageError
+from ortsep.base.errors import OutputError, ProviderError, UsageError
+from ortsep.base.whole import whole_file
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -125,12 +125,8 @@ def read_verdict(graph: Path, provider: str) -> Verdict | None:
 
 def write_verdict(graph: Path, verdict: Verdict) -> None:
     """Keep a verdict for ``choose``, or not at all where the cache can't be written."""
-    path = _verdict_path(graph, verdict.provider)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OutputError), whole_file(_verdict_path(graph, verdict.provider), alone=False) as partial:
         partial.write_text(json.dumps(asdict(verdict)), encoding="utf-8")
-        partial.replace(path)
 
 
 class Choice(NamedTuple):

@@ -182,7 +182,7 @@ def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None
     from ortsep.separator import Separator
     from ortsep.songs.separate import Files, separate_file
 
-    with scratch("ortsep-count-") as folder, recorded(folder) as counted:
+    with scratch("ortsep-count") as folder, recorded(folder) as counted:
         separate_file(Separator(model, **options), song, Files(output=Path(output)), Options())
         print(json.dumps({"operations": counted()}))
 

@@ -144,7 +144,7 @@ def snr(expected: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
 def _partitions(graph: Path, provider: str, options: Mapping[str, str], feeds: Feeds, opener: Open) -> Counts:
     """``count_nodes`` of a profiled run; nothing where there is no profile."""
     try:
-        with scratch("ortsep-") as folder:
+        with scratch("ortsep") as folder:
             session = opener(graph, provider, options, folder / "profile")
             session.run(None, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def examine_apart(
 ) -> Verdict:
     """``examine`` in a process of its own."""
     verdict = Verdict(short_name(provider), installed=True)
-    with scratch("ortsep-") as folder:
+    with scratch("ortsep") as folder:
         golden = folder / "golden.npz"
         arrays: dict[str, Any] = dict(feeds)
         np.savez(golden, **arrays)

@@ -13,8 +13,8 @@ import soundfile
 
 from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.sources import Source, fit_channels
-from ortsep.base.errors import AudioError, OutputError
-from ortsep.base.whole import partial_path, sweep
+from ortsep.base.errors import AudioError
+from ortsep.base.whole import whole_file
 from ortsep.graphs.model import Model
 from ortsep.options import Options
 from ortsep.report.overview import Gatherer, Overview
@@ -93,21 +93,10 @@ def _page(
 
 
 def _write(path: Path, text: str) -> None:
-    partial = partial_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
+    mend = "the stems are complete: make room there and run again with --skip-existing"
+    with whole_file(path, mend) as partial:
         # A file name that is no valid Unicode is shown with question marks; links don't come through here.
         partial.write_bytes(text.encode("utf-8", "replace"))
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"the report {path} can't be written ({error.strerror or error}); the stems are complete: make room "
-            "there and run again with --skip-existing"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _of_file(path: Path) -> Overview:

@@ -3,7 +3,6 @@
 It is written last, after all stems have their names: stems without it count as not made.
 """
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,8 +11,7 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.cache import sha256_of
-from ortsep.base.errors import OutputError
-from ortsep.base.whole import partial_path
+from ortsep.base.whole import whole_file
 from ortsep.graphs.model import Model
 from ortsep.graphs.providers import runtime_packages
 from ortsep.models.onnx_file import external_files
@@ -74,17 +72,9 @@ def recorded(targets: Mapping[str, Path]) -> dict[str, Any]:
 
 def write_sidecar(targets: Mapping[str, Path], made: Mapping[str, Any], **more: Any) -> None:
     """Write the provenance of finished stems, complete or not at all; ``more`` is told, not compared. OutputError."""
-    path = sidecar(targets)
-    partial = partial_path(path)
-    try:
+    with whole_file(sidecar(targets), "make room there") as partial:
         stems = {name: _mark(target) for name, target in targets.items()}
         partial.write_text(json.dumps({**made, **more, "stems": stems}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror or error}); make room there") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _mark(path: Path) -> dict[str, Any]:

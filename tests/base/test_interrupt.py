@@ -136,6 +136,29 @@ def test_an_import_while_something_is_half_written_ends_orderly(tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
+LATER = """
+import signal, sys
+from ortsep.base import interrupt
+from ortsep.base.signals import signals_later
+interrupt.end_promptly(30.0)
+try:
+    with signals_later():
+        with signals_later():
+            signal.raise_signal(getattr(signal, sys.argv[1]))
+            print("inside", flush=True)
+        print("still inside", flush=True)
+    print("too far")
+except KeyboardInterrupt:
+    print("out", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_a_signal_waits_while_a_library_is_called_that_calls_back(how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LATER, how], capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["inside", "still inside", "out", ""], done.stderr
+
+
 def test_a_cancel_while_the_network_is_loaded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """htdemucs takes seconds to load: without this its first chunks would run to their end."""
     loading, go_on, ran = threading.Event(), threading.Event(), []

@@ -181,7 +181,7 @@ def test_a_song_from_standard_input(tmp_path: Path) -> None:
     document = run("waves", "-", "--raw", "f32le:8000:2", cwd=tmp_path, input=x.tobytes())
     page = tmp_path / document["report"]
     assert page.parent.name == "stdin" and len(pictures(page)) == 3
-    assert "ortsep-" not in page.read_text(encoding="utf-8"), "the name of the temporary folder"
+    assert ".partial" not in page.read_text(encoding="utf-8"), "the name of the temporary folder"
 
 
 def separated(folder: Path, options: Options | None = None, report: bool = True, **files: Any) -> SongReport:
@@ -249,7 +249,7 @@ def test_what_a_killed_drawing_left_is_swept(tmp_path: Path) -> None:
     separated(tmp_path)
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     mine = partial_path(page)
-    left = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{dead.stdout.strip()}."))
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{dead.stdout.strip()}-"))
     left.write_text("<!DOCTYPE html>")
     page.unlink()
     separated(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from places import GRAPHS
 
-from ortsep.base.whole import partial_path, sweep
+from ortsep.base.whole import hold, partial_path, release, sweep
 from ortsep.options import Options
 from ortsep.separator import Separator
 from ortsep.songs.separate import Files, separate_file
@@ -90,6 +90,7 @@ def test_a_job_that_is_killed_costs_its_song_only(tmp_path: Path) -> None:
         targets = {s: tmp_path / str(k) / f"{s}.wav" for s in ("drums", "vocals")}
         tasks.append(Task(tmp_path / f"{k}.wav", targets))
     told: list[Event] = []
+    left: list[Path] = []
 
     def tell(event: Event) -> None:
         told.append(event)
@@ -99,12 +100,14 @@ def test_a_job_that_is_killed_costs_its_song_only(tmp_path: Path) -> None:
             told.append(Event(0, "killed"))  # type: ignore[arg-type]
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGKILL)
+            left.extend((tmp_path / "0").glob(".*.partial"))
 
     in_processes(Job((str(GRAPHS / "waves"),), {"provider": "cpu"}, Options(), Files()), tasks, 1, tell)
     ends = {e.task: e for e in told if e.kind in ("finished", "failed")}
     assert [ends[k].kind for k in range(3)] == ["failed", "finished", "finished"]
     assert "signal 9" in str(ends[0].value)
     assert not (tmp_path / "0" / "drums.wav").exists()
+    assert left and not list(tmp_path.rglob("*.partial")), "what a killed job left is gone when the batch ends"
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -195,7 +198,8 @@ def test_what_was_made_otherwise_is_made_again(tmp_path: Path) -> None:
 def test_partial_files_of_the_dead_are_removed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     mine = partial_path(tmp_path / "drums.wav")
-    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{done.stdout.strip()}."))
+    hold(mine)
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{done.stdout.strip()}-"))
     machine = mine.name.split(".")[-2].split("-")[0]
     away = dead.with_name(dead.name.replace(machine, "00000" if machine != "00000" else "11111"))
     old = away.with_name(away.name.replace("drums", "bass"))
@@ -204,6 +208,7 @@ def test_partial_files_of_the_dead_are_removed(tmp_path: Path) -> None:
         path.touch()
     os.utime(old, (0, 0))
     sweep(tmp_path)
+    release(mine)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
     sweep(tmp_path / "nothing")
 
@@ -218,7 +223,7 @@ def test_a_skipped_song_loses_what_the_dead_left_beside_it(tmp_path: Path) -> No
     pid = subprocess.run(killed, capture_output=True, text=True).stdout.strip()
     stem = Path(made.outputs[0].path or "")
     mine = partial_path(stem)
-    left = mine.with_name(mine.name.replace(f"-{os.getpid()}.", f"-{pid}."))
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{pid}-"))
     left.touch()
     assert separate_file(separator, tmp_path / "song.wav", files).skipped
     assert not left.exists() and stem.exists()

@@ -16,8 +16,11 @@ import pytest
 import soundfile as sf
 
 from ortsep.base.errors import OutputError, UsageError
-from ortsep.stems import files
-from ortsep.stems.files import StemWriter, encoding
+from ortsep.base.whole import partial_path
+from ortsep.songs.provenance import sidecar
+from ortsep.stems import encoders
+from ortsep.stems.encoders import encoding
+from ortsep.stems.files import StemWriter
 from ortsep.stems.paths import output_paths
 
 RATE = 44100
@@ -132,7 +135,7 @@ def test_rf64_beyond_4_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert encoding("wav", "16", samples=6 * hours).format == "WAV"
     assert encoding("wav", samples=(1 << 29) - 512).format == "WAV"
     assert encoding("wav", samples=1 << 29).format == "RF64"
-    monkeypatch.setattr(files, "_WAV_LIMIT", 1000)
+    monkeypatch.setattr(encoders, "_WAV_LIMIT", 1000)
     x = noise(2000)
     for subtype in (None, "24"):
         written = save(tmp_path, {"a": x}, subtype=subtype)["a"]
@@ -171,6 +174,49 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> 
     with pytest.raises(OutputError, match="5 of 10 samples"), StemWriter({"a": path}, RATE, 1, samples=10) as writer:
         writer.write({"a": noise(5, channels=1)})
     assert load(path).shape == (1, 10) and left(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("format", ["wav", "flac"])
+def test_stems_that_cannot_all_be_replaced_are_left_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    before = {s: load(w.path) for s, w in save(tmp_path, {s: noise(999) for s in "abc"}, format=format).items()}
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if Path(target).stem == "b" and ".b." in self.name and not armed:
+            armed.append(self)
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(self, target)
+
+    armed: list[Path] = []
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OutputError, match=rf"b\.{format} can't be written \(Operation not permitted\)"):
+        save(tmp_path, {s: noise(500, seed=1) for s in "abc"}, format=format)
+    assert left(tmp_path) == [f"{s}.{format}" for s in "abc"]
+    for stem, samples in before.items():
+        np.testing.assert_array_equal(load(tmp_path / f"{stem}.{format}"), samples)
+
+
+def test_two_writers_of_one_stem(tmp_path: Path) -> None:
+    """The second is refused before any work, and what the first writes is its own alone."""
+    path = tmp_path / "a.wav"
+    with StemWriter({"a": path}, RATE, 1, samples=10) as writer:
+        with pytest.raises(OutputError, match="is being written by this process"):
+            StemWriter({"a": path}, RATE, 1, samples=20)
+        writer.write({"a": noise(10, channels=1)})
+    assert load(path).shape == (1, 10) and left(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("options", [{}, {"subtype": "16"}, {"subtype": "24"}, {"format": "flac"}])
+def test_the_same_samples_are_the_same_bytes_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    x = noise(5000)
+    one = save(tmp_path / "one", {"a": x}, **options)["a"].path
+    time.sleep(1.1)  # libsndfile's time stamp counts seconds
+    two = save(tmp_path / "two", {"a": x}, **options)["a"].path
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_samples_that_are_not_finite(tmp_path: Path) -> None:
@@ -229,8 +275,8 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
 
     def only_final(path: Path, *args: Any, **options: Any) -> Any:
         file = real(path, *args, **options)
-        encoder = format == "wav" or "encoded" in path.name
-        return Full(file) if path.name.endswith(".partial") and args[0] != "rb" and encoder else file
+        encoder = "w+b" if format in ("flac", "ogg", "mp3") else "wb"
+        return Full(file) if path.name.endswith(".partial") and args[0] == encoder else file
 
     monkeypatch.setattr(Path, "open", only_final)
     with pytest.raises(OutputError, match=r"No space left.*make room") as caught:
@@ -280,10 +326,11 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, format: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / "out"), format, "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"started\n"
-        assert len(left(tmp_path)) == 3
+        begun = len(left(tmp_path))
         time.sleep(0.2)
         child.send_signal(signal.SIGINT)
         assert child.wait(10) == -signal.SIGINT
+    assert begun == (3 if format == "wav" else 5), "the folder and a file a stem, of a FLAC its samples too"
     assert left(tmp_path) == []
 
 
@@ -371,7 +418,7 @@ def test_no_name_of_a_song_leaves_the_folder(tmp_path: Path, name: str) -> None:
     (found,) = output_paths("{song}/{stem}.{ext}", tmp_path, [Path("in") / f"{name}.mp3"], ["a"], model="m", ext="wav")
     path = found["a"]
     assert path.parent.parent == tmp_path and path.resolve().is_relative_to(tmp_path.resolve())
-    save_at = path.with_name(f".{path.name}.1234567.partial")
+    save_at = partial_path(sidecar({"a": path}))
     path.parent.mkdir()
     save_at.touch()
     save_at.replace(path)
@@ -385,15 +432,20 @@ def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
     assert one != two and two.name.startswith("音") and " (2)-" in two.name
     for path in (one, two):
         path.touch()
-        path.with_name(f".{path.name}.1234567.partial").touch()
+        partial_path(sidecar({"a": path})).touch()
 
 
-def test_a_signal_inside_a_library_waits_for_its_end() -> None:
+def test_a_signal_inside_a_library_is_left_to_the_handlers_of_a_program_that_is_not_ours() -> None:
+    """In a process of the command line; see tests/base/test_interrupt.py. Elsewhere no handler is touched."""
     from ortsep.base.signals import signals_later
 
-    reached = False
-    with pytest.raises(KeyboardInterrupt), signals_later():
-        signal.raise_signal(signal.SIGINT)
-        reached = True
-    assert reached
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        own = signal.getsignal(signal.SIGINT)
+        with signals_later():
+            assert signal.getsignal(signal.SIGINT) is own
+            signal.raise_signal(signal.SIGINT)
+            assert heard == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)

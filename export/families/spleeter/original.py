@@ -79,7 +79,7 @@ class Spleeter(Original):
         yield f"{folder_name(self.spec.name)}.onnx", spleeter_graph(self.spec.name, nets, self.architecture).model()
 
     def _converted(self) -> onnx.ModelProto:
-        with scratch("ortsep-spleeter-") as folder:
+        with scratch("ortsep-spleeter") as folder:
             prefix = self.prefix
             if prefix is None:
                 prefix = folder / "model"

@@ -217,7 +217,7 @@ def convert(prefix: Path, stems: Sequence[str], architecture: Architecture) -> o
     if not available("tf2onnx"):
         raise MissingDependency("this conversion needs tf2onnx, which is not installed; pip install 'ortsep[spleeter]'")
     parts = []
-    with scratch("ortsep-spleeter-") as folder:
+    with scratch("ortsep-spleeter") as folder:
         for k in range(len(stems)):
             path = str(folder / f"{k}.onnx")
             command = [sys.executable, "-m", __name__, str(prefix), str(k), json.dumps(asdict(architecture)), path]
