@@ -147,9 +147,16 @@ def find_card(name: str) -> Card:
     raise ModelError(f"there is no model called {name!r} in the catalogue; {hint}")
 
 
+def model_homes() -> tuple[Path, ...]:
+    """The folders in which models are looked for by name: those of $ORTSEP_MODELS, else models/exported below the
+    working folder."""
+    names = [name for name in os.environ.get("ORTSEP_MODELS", "").split(os.pathsep) if name]
+    return tuple(map(Path, names)) or (Path("models") / "exported",)
+
+
 def exported_home() -> Path:
-    """The folder that holds exported models: $ORTSEP_MODELS, else models/exported below the working folder."""
-    return Path(os.environ.get("ORTSEP_MODELS") or Path("models") / "exported")
+    """The folder that new exports go to: the first of ``model_homes``."""
+    return model_homes()[0]
 
 
 def folder_name(model: str) -> str:

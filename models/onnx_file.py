@@ -153,11 +153,11 @@ def _locations(data: mmap.mmap, path: Path) -> set[str]:
             fields += 1
             if fields > _MAX_FIELDS:
                 raise strange
-            key, position = _number(data, position, end)
+            key, position = read_number(data, position, end)
             key &= 0xFFFFFFFF  # as protobuf reads it
             wire = key & 7
             if wire == _VARINT:
-                _, position = _number(data, position, end)
+                _, position = read_number(data, position, end)
                 continue
             if wire in _GROUP:  # protobuf skips groups and goes on; looking into them instead misses nothing
                 continue
@@ -165,7 +165,7 @@ def _locations(data: mmap.mmap, path: Path) -> set[str]:
             if length is None:
                 if wire != _BYTES:
                     break
-                length, position = _number(data, position, end)
+                length, position = read_number(data, position, end)
             child = children.get(key >> 3) if wire == _BYTES else None
             stop = min(position + length, end)
             if child == "entry":
@@ -178,7 +178,7 @@ def _locations(data: mmap.mmap, path: Path) -> set[str]:
     return found
 
 
-def _number(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+def read_number(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     """A varint and the position behind it; the end where it is damaged."""
     value = 0
     for shift in range(0, 70, 7):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from ortsep.base.errors import ModelError
+from ortsep.models.axes import OURS, well_formed
 from ortsep.models.cuts import MAX_SAMPLES, Blocks, Border, Chunks, Fixed, Free, Join, Stepped
 from ortsep.models.decode import check, decode
 from ortsep.models.formats import FORMAT, upgraded
@@ -110,10 +111,12 @@ class Normalization:
 
     ``track``: the song by mean and standard deviation of its mono mix, undone on the stems (Demucs, MSST).
     ``spectrum``: a graph's complex input by mean and standard deviation over channel, bin and frame of the whole song
-    (Moises-Light); the outputs are not touched. ``eps`` is added to the deviation; where that leaves 0, it counts as 1.
+    (Moises-Light); the outputs are not touched. ``chunk``: a chunk's waveform and its spectrum each by its own mean and
+    standard deviation, undone on what the graph gives of each (Intel's HTDemucs). ``eps`` is added to the
+    deviation; where that leaves 0, it counts as 1.
     """
 
-    kind: Literal["none", "track", "spectrum"] = "none"
+    kind: Literal["none", "track", "spectrum", "chunk"] = "none"
     eps: float = 1e-8
     ddof: int = 1
     """What is taken off the number of values that the squares are divided by: 1 in Demucs and Moises-Light, 0 in
@@ -185,24 +188,38 @@ class Derived:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One of our names for a graph's tensor, and the name that the graph has for it."""
+    """An input or output of a graph that is not as in ortsep's own: which of ours it is, and how it differs."""
 
     ours: str
     theirs: str
+    """Its name in the graph."""
+    axes: str = ""
+    """Its axes in the notation of ``models.axes``; empty where they are ours."""
+    rows: tuple[int, ...] = ()
+    """Which of its stems count; empty for all."""
+
+    def __post_init__(self) -> None:
+        check(self.ours in OURS and bool(self.theirs), f"a tensor {self.theirs!r} for {self.ours!r}")
+        check(not self.axes or well_formed(self.axes), f"axes {self.axes!r} of {self.theirs}")
+        check(all(0 <= row < 4096 for row in self.rows), f"rows {self.rows} of {self.theirs}")
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What other people's graphs call their inputs and outputs, and how these are shaped."""
+    """The inputs and outputs of other people's graphs, all of them where any differs from ours.
+
+    Several outputs may be the same of ours: each gives further stems.
+    """
 
     names: tuple[Tensor, ...] = ()
-    """Those that differ."""
-    stem_axis: bool = True
-    """False where the outputs of a graph of one stem lack the axis of stems."""
 
     def __post_init__(self) -> None:
-        for side in ([t.ours for t in self.names], [t.theirs for t in self.names]):
-            check(len(set(side)) == len(side), f"tensors {side}")
+        theirs = [t.theirs for t in self.names]
+        check(len(set(theirs)) == len(theirs), f"tensors {theirs}")
+
+    def only(self, rows: tuple[int, ...]) -> "Tensors":
+        """The same, with only these ``rows`` of what is given."""
+        return Tensors(tuple(replace(t, rows=rows) if "s" in (t.axes or OURS[t.ours]) else t for t in self.names))
 
 
 @dataclass(frozen=True)
@@ -289,7 +306,6 @@ class ModelSpec:
             check(set(derived.minus) <= set(self.stems), f"{derived.name}: the mixture less {derived.minus}")
         check(len(self.gains) in (0, len(self.stems)), "a gain for each stem")
         check(all(0.0 < gain <= 16.0 for gain in self.gains), f"gains {self.gains}")
-        check(self.tensors.stem_axis or (len(self.stems) == 1 or len(self.bag) > 0), "stems without an axis of stems")
         check(1000 <= self.sample_rate <= 768_000, f"sample rate {self.sample_rate}")
         check(1 <= self.channels <= 64, f"{self.channels} channels")
         check((self.stft is None) == (self.domain == "waveform"), f"domain {self.domain} and its STFT don't agree")

@@ -267,6 +267,30 @@ def optimize(
 
 
 @app.command()
+def adopt(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Other people's .onnx files.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder for the file with its spec; beside it by default.")
+    ] = None,
+    contract: Annotated[str, typer.Option("--as", metavar="CONTRACT", help="What it is, where that is open.")] = "",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As n_fft=7680, where no table says it.")
+    ] = None,
+    stems: Annotated[str, typer.Option("--stems", help="Names of its stems in order, separated by commas.")] = "",
+    rewrite: Annotated[bool, typer.Option("--rewrite", help="Write ortsep's own file instead, proven equal.")] = False,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Give somebody else's ONNX file its spec.json and stems.txt, so that it runs as ortsep's own."""
+    with interrupt.at_once():
+        from ortsep.commands.adopt import Adopting, adopt_command, read_wishes
+
+    how = Adopting(output, rewrite, json_, quiet)
+    _leave(adopt_command(files, read_wishes(contract, setting or [], stems), how))
+
+
+@app.command()
 def validate(
     model: Annotated[str, typer.Argument(help="An exported model: name, folder or file.")],
     weights: Weights = None,

@@ -17,8 +17,9 @@ from ortsep.base.errors import UsageError
 from ortsep.engine.chunks import make_plan
 from ortsep.engine.loops import Level, Progress, Statistics, separate_chunks, separate_frames, spectrum_statistics
 from ortsep.engine.network import Network
-from ortsep.graphs.model import PLAIN_RATE, Model, load_model
+from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.session import Cancelled
+from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.spec import ModelSpec
 from ortsep.options import Options, change_blocks, change_chunks, change_filter, refuse_filter_options
 

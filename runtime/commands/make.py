@@ -11,6 +11,8 @@ from ortsep import __version__
 from ortsep.base.errors import MissingDependency, UsageError
 from ortsep.base.interrupt import at_once
 from ortsep.commands.progress import Downloads, emit
+from ortsep.graphs.adopt import Adopted
+from ortsep.models.contracts.contract import Wishes
 
 
 def _say(quiet: bool, text: str) -> None:
@@ -67,6 +69,16 @@ def export_command(
     if not making.as_json and making.progress != "json":
         _say(making.quiet, f"run it:   ortsep run {made.folder} SONG\nprove it: ortsep validate {made.folder}")
     return 0
+
+
+def rewrite_file(file: Path, wishes: Wishes, output: Path, *, quiet: bool) -> Adopted:
+    """Write a foreign file anew as ortsep's own."""
+    try:
+        with at_once():
+            from ortsep.export.rewrite import rewrite
+    except ImportError as error:
+        raise _missing(error) from error
+    return rewrite(file, output, wishes, say=lambda text: _say(quiet, text))
 
 
 def optimize_command(

@@ -15,9 +15,10 @@ from ortsep.base.errors import ModelError
 from ortsep.base.threads import cores
 from ortsep.engine.chunks import Chunk, Span, reading
 from ortsep.engine.stft import as_channels, from_channels, istft, stft
+from ortsep.graphs.foreign import open_session
 from ortsep.graphs.model import Model
 from ortsep.graphs.session import Session
-from ortsep.models.spec import METADATA_KEY, STFT, Border, Join, Member, ModelSpec, Tensors, from_json
+from ortsep.models.spec import METADATA_KEY, STFT, Border, Join, Member, ModelSpec, from_json
 
 F32 = npt.NDArray[np.float32]
 C64 = npt.NDArray[np.complex64]
@@ -43,6 +44,8 @@ class Heard:
     feeds: Mapping[str, F32]
     samples: int
     spectrum: C64 | None = None
+    standards: tuple[Standard, Standard] | None = None
+    """Of the waveform and of the spectrum, where the graph's outputs have to be brought back from them."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,13 @@ class View:
         spectrum = stft(transform, mix)[:, : transform.bins]
         channels = as_channels(spectrum)
         if spec.domain == "hybrid":
-            return Heard({"mix": mix[None], "spectrum": channels[None]}, mix.shape[-1])
+            standards = None
+            if spec.normalization.kind == "chunk":
+                standards = (_standard_of(mix, spec), _standard_of(channels, spec))
+                mix, channels = (_standardised(x, by) for x, by in zip((mix, channels), standards, strict=True))
+            return Heard({"mix": mix[None], "spectrum": channels[None]}, mix.shape[-1], standards=standards)
         if spec.normalization.kind == "spectrum":
-            if standard is None:
-                deviation = np.std(channels, dtype=np.float64, ddof=1) + spec.normalization.eps
-                standard = Standard(float(np.mean(channels, dtype=np.float64)), float(deviation))
-            channels = (channels - np.float32(standard.mean)) * np.float32(1 / standard.deviation)
+            channels = _standardised(channels, standard or _standard_of(channels, spec))
         return Heard({"spectrum": channels[None]}, mix.shape[-1], spectrum)
 
     def sound(self, heard: Heard, outputs: Sequence[F32]) -> F32:
@@ -95,10 +99,30 @@ class View:
             np.multiply(heard.spectrum.real, masks.real, out=masks.real)
             np.multiply(heard.spectrum.imag, masks.imag, out=masks.imag)
             return istft(inverse, masks, heard.samples)
-        wave = istft(inverse, outputs[-1], heard.samples)
+        wave, spectra = outputs[0], outputs[-1]
+        if heard.standards is not None:
+            wave, spectra = (_brought_back(x, by) for x, by in zip((wave, spectra), heard.standards, strict=True))
+        back = istft(inverse, spectra, heard.samples)
         if self.spec.domain == "hybrid":
-            wave += outputs[0]
-        return wave
+            back += wave
+        return back
+
+
+def _standard_of(values: F32, spec: ModelSpec) -> Standard:
+    """Mean and deviation of a chunk's values."""
+    normalization = spec.normalization
+    deviation = np.std(values, dtype=np.float64, ddof=normalization.ddof) + normalization.eps
+    return Standard(float(np.mean(values, dtype=np.float64)), float(deviation) or 1.0)
+
+
+def _standardised(values: F32, by: Standard) -> F32:
+    result: F32 = (values - np.float32(by.mean)) * np.float32(1 / by.deviation)
+    return result
+
+
+def _brought_back(values: F32, by: Standard) -> F32:
+    result: F32 = values * np.float32(by.deviation) + np.float32(by.mean)
+    return result
 
 
 @dataclass(frozen=True)
@@ -130,7 +154,9 @@ class Network:
         if not needed:
             raise ModelError(f"no graph of {model.spec.name} gives {[model.stems[s] for s in wanted]}; export it again")
         count, threads = _shared(model, threads)
-        sessions = [Session(model.file(m), provider=provider, threads=threads) for m in needed]
+        sessions = [
+            open_session(model.file(m), model.spec, len(m.rows), provider=provider, threads=threads) for m in needed
+        ]
         self._sessions = sessions
         self.provider = sessions[0].provider
         self.abreast = count if self.provider == "cpu" else 1
@@ -230,7 +256,6 @@ def _refuse_unready(spec: ModelSpec) -> None:
         "zeroed bins": any(t.zero_before or t.zero_after for t in transforms),
         "deviations": spec.normalization.ddof != 1,
         "gains": bool(spec.gains) or bool(spec.derived),
-        "tensors": spec.tensors != Tensors(),
         "complex masks": spec.domain == "complex" and spec.output == "masks",
     }
     for name, present in asked.items():

@@ -83,6 +83,7 @@ class Session:
         try:
             self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
             self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
+            self._half = frozenset(t.name for t in self._session.get_inputs() if t.type == "tensor(float16)")
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except (UnicodeDecodeError, RuntimeError) as error:
             raise _no_model(path, error) from error
@@ -93,16 +94,17 @@ class Session:
 
     def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
         """Run the graph. Raises Cancelled after ``cancel``, ModelError where the graph refuses the inputs."""
+        given = {name: value.astype(np.float16) if name in self._half else value for name, value in feeds.items()}
         try:
-            results = self._run(dict(feeds), tuple(outputs or [t.name for t in self.outputs]))
+            results = self._run(given, tuple(outputs or [t.name for t in self.outputs]))
         except Exception as error:
             if self._run_options.terminate:
                 raise Cancelled(f"the run of {self.path.name} was cancelled") from error
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise ModelError(f"{self.path.name} failed on {shapes} ({_first_line(error)}); export it again") from error
-        return results
+        return [value.astype(np.float32) if value.dtype == np.float16 else value for value in results]
 
-    def _run(self, feeds: dict[str, F32], outputs: tuple[str, ...]) -> list[F32]:
+    def _run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[F32]:
         if not self._bindable:
             results: list[F32] = self._session.run(outputs, feeds, self._run_options)
             return results

@@ -113,8 +113,9 @@ def test_all_of_format_2_goes_there_and_back() -> None:
         ("derived.0.gain", 0),
         ("derived.0.name", "b"),
         ("tensors.names", [{"ours": "mix"}]),
-        ("tensors.names", [{"ours": "mix", "theirs": "x"}, {"ours": "mix", "theirs": "y"}]),
-        ("tensors.stem_axis", False),
+        ("tensors.names", [{"ours": "mix", "theirs": "x"}, {"ours": "spectrum", "theirs": "x"}]),
+        ("tensors.names", [{"ours": "song", "theirs": "x"}]),
+        ("tensors.names", [{"ours": "mix", "theirs": "x", "axes": "b c c"}]),
         ("normalization.ddof", 2),
     ],
 )

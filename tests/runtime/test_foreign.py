@@ -1,0 +1,168 @@
+"""Other people's files end to end: ortsep's stems against their hosts' in float64, on the same small networks.
+
+Real audio where it is at hand, and in its place a seeded mixture of tones and noise; mono, silence and odd lengths.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("onnx")
+from foreign import files, hosts
+from foreign.files import network, weights
+
+from ortsep.separator import Separator
+
+F64 = npt.NDArray[np.float64]
+GATE = 100.0
+RATE = 44100
+Snr = Callable[[Any, Any], float]
+
+
+@cache
+def song(samples: int) -> F64:
+    """Stereo, peak about 0.5: tones that come and go, and noise."""
+    rng = np.random.default_rng(samples)
+    t = np.arange(samples) / RATE
+    draws = rng.uniform(0.3, 3, (6, 3))
+    tones = sum(np.sin(440 * np.pi * f * t + p) * np.sin(np.pi * r * t) ** 2 for f, p, r in draws)
+    noise = rng.normal(size=(2, samples)) * 0.05
+    return (np.stack([tones, np.roll(tones, 40)]) * 0.08 + noise).astype(np.float32).astype(np.float64)
+
+
+def real(folder: Path, samples: int) -> F64:
+    import soundfile
+
+    wave, _ = soundfile.read(folder / "multitrack" / "song4" / "mixture.flac", always_2d=True, dtype="float32")
+    return np.tile(wave.T.astype(np.float64), -(-samples // len(wave)))[:, :samples]
+
+
+def separated(path: Path, mix: F64, **options: Any) -> dict[str, F64]:
+    stems = Separator(path, provider="cpu").separate(mix.astype(np.float32), RATE, **options)
+    return {name: wave.astype(np.float64) for name, wave in stems.items()}
+
+
+def demucs_host(mix: F64, make: str, stems: int = 4, seed: int = 3) -> F64:
+    wt, w = weights(2 * stems, 2, seed), weights(4 * stems, 4, seed + 1)
+
+    def waves(x: F64) -> F64:
+        return network(x, wt).reshape(1, stems, 2, -1)
+
+    def hybrid(x: F64, xt: F64) -> tuple[F64, F64]:
+        return network(x, w).reshape(1, stems, 4, *x.shape[2:]), waves(xt)
+
+    def chunk(part: F64) -> F64:
+        if make in ("mixxx", "stemsplit"):
+            return waves(part[None])[0]
+        return hosts.htdemucs_chunk(part, hybrid, standardised=make == "openvino")
+
+    around = hosts.apply_model if make == "openvino" else hosts.demucs_api
+    return around(mix, chunk, files.N, stems)
+
+
+@pytest.mark.parametrize("make", ["sevagh", "openkara", "openvino", "mixxx", "stemsplit"])
+@pytest.mark.parametrize("samples", [files.N + 100_001, 50_001])
+def test_demucs_of_five_makes(tmp_path: Path, snr: Snr, make: str, samples: int) -> None:
+    path = files.demucs(tmp_path / "model.onnx", make)
+    mix = song(samples)
+    result = separated(path, mix)
+    assert list(result) == ["drums", "bass", "other", "vocals"]
+    for stem, wave in zip(demucs_host(mix, make), result.values(), strict=True):
+        assert snr(stem, wave) >= GATE
+
+
+def test_demucs_on_real_audio(tmp_path: Path, snr: Snr, shared_audio: Path) -> None:
+    mix = real(shared_audio, files.N + 77_777)
+    for make in ("sevagh", "openvino"):
+        result = separated(files.demucs(tmp_path / f"{make}.onnx", make), mix)
+        assert snr(demucs_host(mix, make), np.stack(list(result.values()))) >= GATE
+
+
+def test_the_specialists_alone_and_together(tmp_path: Path, snr: Snr) -> None:
+    names = ("drums", "bass", "other", "vocals")
+    paths = [files.demucs(tmp_path / f"htdemucs_ft_{n}.onnx", "mixxx", seed=20 + k) for k, n in enumerate(names)]
+    mix = song(60_001)
+    expected = [demucs_host(mix, "mixxx", seed=20 + k)[k] for k in range(4)]
+    alone = separated(paths[3], mix)
+    assert list(alone) == ["vocals"] and snr(expected[3], alone["vocals"]) >= GATE
+    together = separated(tmp_path, mix)
+    assert list(together) == list(names)
+    for stem, wave in zip(expected, together.values(), strict=True):
+        assert snr(stem, wave) >= GATE
+    assert snr(expected[1], separated(tmp_path, mix, stems=("bass",))["bass"]) >= GATE
+
+
+@pytest.mark.parametrize("samples", [700_001, 5000, 1024])
+def test_spleeter_of_sherpa(tmp_path: Path, snr: Snr, samples: int) -> None:
+    pair = [files.spleeter(tmp_path / f"{name}.onnx", seed) for seed, name in enumerate(("vocals", "accompaniment"))]
+
+    def graph(seed: int) -> hosts.Graph:
+        return lambda x: x / (1 + np.exp(-network(x, weights(2, 2, seed))))
+
+    mix = song(samples)
+    # What the song only partly fills counts here: the host's answer for the song followed by zeros.
+    padded = np.pad(mix, ((0, 0), (0, 3072 + -samples % 1024)))
+    expected = hosts.sherpa_spleeter(padded, (graph(0), graph(1)))[..., :samples]
+    for way in (tmp_path, *pair):
+        result = separated(way, mix)
+        assert list(result) == ["vocals", "accompaniment"]
+        assert snr(expected, np.stack(list(result.values()))) >= GATE
+    assert snr(expected[1], separated(pair[0], mix, stems=("accompaniment",))["accompaniment"]) >= GATE
+
+
+def test_outputs_named_by_their_stems(tmp_path: Path, snr: Snr) -> None:
+    names = ["drums", "bass", "other", "vocals"]
+    mix = song(150_001)
+    for length in ("N", 44100):
+        result = separated(files.named(tmp_path / f"{length}.onnx", names, length), mix)
+        assert list(result) == names
+        chunk = 441_000 if length == "N" else 44100
+
+        def whole(part: F64) -> F64:
+            return np.stack([network(part[None], weights(2, 2, 9 + k))[0] for k in range(4)])
+
+        expected = whole(mix) if length == "N" else hosts.apply_model(mix, whole, chunk, 4)
+        assert snr(expected, np.stack(list(result.values()))) >= GATE
+
+
+def test_silence_and_mono(tmp_path: Path, snr: Snr) -> None:
+    path = files.demucs(tmp_path / "model.onnx", "openvino")
+    silence = separated(path, np.zeros((2, 30_000)))
+    assert all(not wave.any() for wave in silence.values())
+    mono = song(40_001)[:1]
+    expected = demucs_host(np.repeat(mono, 2, 0), "openvino").mean(1)
+    result = separated(path, mono[0])
+    assert snr(expected, np.stack(list(result.values()))) >= GATE
+
+
+def test_half_precision_inputs_are_fed_as_such(tmp_path: Path, snr: Snr) -> None:
+    from onnx import TensorProto
+
+    g = files.Writer()
+    g.op("Identity", g.op("Mul", "audio", g.const(np.array(0.5, np.float16))), name="vocals")
+    g.op("Identity", "audio", name="drums")
+    shape = [1, 2, "N"]
+    outputs = dict.fromkeys(("vocals", "drums"), shape)
+    path = g.save(tmp_path / "half.onnx", {"audio": shape}, outputs, kind=TensorProto.FLOAT16)
+    mix = song(20_000)
+    result = separated(path, mix)
+    assert snr(0.5 * mix, result["vocals"]) > 60 and snr(mix, result["drums"]) > 60
+
+
+def test_a_missing_part_of_the_weights(tmp_path: Path) -> None:
+    import onnx
+
+    from ortsep.base.errors import FileMissing
+
+    path = files.demucs(tmp_path / "htdemucs.onnx", "mixxx")
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="dft.bin", size_threshold=100)
+    assert separated(path, song(1000))
+    (tmp_path / "dft.bin").unlink()
+    with pytest.raises(FileMissing, match=r"keeps weights in dft\.bin, which is not beside it"):
+        Separator(path)
