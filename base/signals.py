@@ -5,6 +5,9 @@ import signal
 import threading
 from collections.abc import Iterator
 
+ENDING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What asks a process to end: Ctrl-C, a supervisor, a terminal that closes."""
+
 _depth = 0
 _came: list[int] = []
 

@@ -1,8 +1,27 @@
-"""Standard error for a program that parses it: what libraries print there is no event."""
+"""The standard streams: all three there whatever the caller closed, and standard error for a program that parses it."""
 
+import io
 import os
 import sys
 import warnings
+
+
+def complete() -> None:
+    """Open what the caller closed (``2>&-``): input is empty, output fails as soon as something is written to it.
+
+    Without this, the next file that is opened gets the number of the missing stream, and what a library prints there
+    goes into that file. For the start of a process that is ours.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", 1, closefd=False))
+    for stream in (sys.stdout, sys.stderr):  # a name that the locale can't write is shown escaped, and is no failure
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def keep_for_events() -> None:

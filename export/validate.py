@@ -61,8 +61,11 @@ def validate_model(
     songs: Sequence[Path] = (),
     seconds: float = 12.0,
     say: Say = lambda _: None,
+    doing: Say = lambda _: None,
 ) -> Report:
     """Validate an exported model and write the figures into its files.
+
+    ``say`` is told each figure as a ``line``, ``doing`` what is compared next.
 
     ``weights`` names the checkpoint it was made from, where that is neither official nor random; ``songs`` are real
     audio for the end-to-end stage (a seeded test signal is always used too), of which the first ``seconds`` count.
@@ -78,8 +81,9 @@ def validate_model(
     signals = list(_signals(model, songs, seconds))
     figures: list[Figure] = []
     for stage in (_transform, _graph, _end_to_end, _providers):
+        doing(f"comparing: {stage.__name__.strip('_').replace('_', ' ')} ...")
         for figure in stage(model, original, signals):
-            say(f"{figure.stage:<44} {figure.db:7.1f} dB  (gate {figure.gate:g})")
+            say(line(figure))
             figures.append(figure)
     notes = [] if songs else ["no --song was given: the end-to-end stage used the test signal only"]
     report = Report(model.spec.name, tuple(figures), tuple(notes))
@@ -250,12 +254,13 @@ def _record(model: Model, report: Report) -> None:
         save_model(attach_spec(graph, spec), path)
 
 
-def table(report: Report) -> str:
-    """The report as text, a line per figure."""
-    width = max((len(f.stage) for f in report.figures), default=0)
-    lines = [
-        f"{'ok  ' if f.db >= f.gate else 'FAIL'}  {f.stage:<{width}}  {f.db:7.1f} dB  gate {f.gate:g}  ({f.against})"
-        for f in report.figures
-    ]
-    verdict = "equals its original" if report.ok else "does NOT equal its original"
-    return "\n".join([*lines, *report.notes, f"{report.name} {verdict}"])
+def line(figure: Figure) -> str:
+    """A figure as text."""
+    mark = "ok  " if figure.db >= figure.gate else "FAIL"
+    return f"{mark}  {figure.stage:<32} {figure.db:7.1f} dB  gate {figure.gate:g}  ({figure.against})"
+
+
+def verdict(report: Report) -> str:
+    """What comes below the figures."""
+    found = "equals its original" if report.ok else "does NOT equal its original"
+    return "\n".join([*report.notes, f"{report.name} {found}"])

@@ -1,7 +1,6 @@
 """``ortsep adopt``: other people's files get their spec and stems.txt, or are written anew as ortsep's own."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from ortsep import __version__
 from ortsep.base.errors import UsageError
 from ortsep.commands.make import rewrite_file
+from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted, adopt
 from ortsep.models.contracts.contract import Wishes
 from ortsep.stems.manifest import check_names
@@ -45,7 +45,7 @@ def adopt_command(files: Sequence[Path], wishes: Wishes, how: Adopting) -> int:
             _tell(made[-1])
     if how.as_json:
         models = [{**asdict(one), "folder": str(one.folder)} for one in made]
-        print(json.dumps({"version": __version__, "models": models}, ensure_ascii=False))
+        print(json.dumps({"version": __version__, "models": models}))
     return 0
 
 
@@ -57,7 +57,7 @@ def _rewritten(file: Path, wishes: Wishes, output: Path | None, how: Adopting) -
 
 def _tell(made: Adopted) -> None:
     spec = made.spec
-    print(f"{spec.name}: {made.title}; stems {', '.join(spec.names)}", file=sys.stderr)
+    screen.say(f"{spec.name}: {made.title}; stems {', '.join(spec.names)}")
     for note in spec.notes:
-        print(f"{spec.name}: {note}", file=sys.stderr)
-    print(f"run it:   ortsep run {made.folder} SONG", file=sys.stderr, flush=True)
+        screen.say(f"{spec.name}: {note}")
+    screen.say(f"run it:   ortsep run {made.folder} SONG")

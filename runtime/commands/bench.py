@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
-from ortsep.base.errors import UsageError
+from ortsep.base.errors import MissingDependency, UsageError
 from ortsep.base.whole import scratch
+from ortsep.commands.terminal import screen
 from ortsep.graphs.model import load_model
 from ortsep.measure.bench import measure, noise_song
 from ortsep.songs.separate import counted
@@ -27,6 +30,8 @@ def bench_command(
         raise UsageError(f"there is nothing to compare with called {against!r}; write --against original")
     if not 0.1 <= seconds <= 86400:  # NaN too
         raise UsageError(f"{seconds:g} s of audio can't be measured; give --seconds from 0.1 to 86400")
+    if against is not None:
+        _require_original()
     model = load_model(reference)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
     with scratch("ortsep-bench") as folder:
@@ -42,13 +47,37 @@ def bench_command(
             source = model.spec.weights.source if model.spec.weights.random else weights or ""
             other = [sys.executable, "-m", "ortsep.export.reference", model.spec.name, source, str(song), str(folder)]
             others["original"] = other
-        result = measure(ours, others, runs, seconds, lambda text: print(text, file=sys.stderr, flush=True))
+        result = measure(ours, others, runs, seconds, _Told(runs, ["ortsep", *others]))
+    screen.clear()
     document = {"version": __version__, "model": model.spec.name, "size_mb": round(model.size() / 1e6, 1), **result}
     if as_json:
         print(json.dumps(document))
     else:
         _table(document)
     return 0
+
+
+class _Told:
+    """Says each run's figures, and meanwhile what is being measured."""
+
+    def __init__(self, runs: int, sides: Sequence[str]) -> None:
+        self._next = iter([f"run {n + 1}/{runs} {side}" for n in range(runs) for side in sides])
+        screen.doing(f"{next(self._next)}: separating ...")
+
+    def __call__(self, text: str) -> None:
+        screen.say(text)
+        run = next(self._next, "")
+        screen.doing(f"{run}: separating ..." if run else "counting operations ...")
+
+
+def _require_original() -> None:
+    """Raise MissingDependency before anything is measured where the frameworks to compare with are not installed."""
+    lacking = [name for name in ("torch", "onnx") if find_spec(name) is None]
+    if lacking:
+        raise MissingDependency(
+            f"--against original needs {' and '.join(lacking)}, which the lean runtime leaves out; "
+            "pip install 'ortsep[export]'"
+        )
 
 
 def _table(document: dict[str, Any]) -> None:

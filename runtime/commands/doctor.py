@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -15,6 +14,7 @@ from typing import Any
 from ortsep import __version__
 from ortsep.base.cache import cache_folder
 from ortsep.base.whole import scratch
+from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
 
@@ -40,6 +40,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
             for file in files if verdict.installed and verdict.provider in PROVIDERS else []:
                 write_verdict(file, verdict)
         choice = choose_provider("auto", graph)
+    screen.clear()
     conflict = _conflict()
     document = {
         "version": __version__,
@@ -55,7 +56,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         "advice": None if model is None else advice(model, verdicts),
     }
     if as_json:
-        print(json.dumps(document, ensure_ascii=False))
+        print(json.dumps(document))
     else:
         _table(document)
     cpu = next(v for v in verdicts if v.provider == "cpu")
@@ -90,7 +91,7 @@ def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> 
     name = short_name(provider)
     if PROVIDERS.get(provider, provider) not in onnxruntime.get_available_providers():
         return Verdict(name, reason=f"is not in this onnxruntime: {MEND.get(name, 'install the package that has it')}")
-    print(f"examining {name} ...", file=sys.stderr, flush=True)
+    screen.doing(f"examining {name} ...")
     return examine_apart(graph, provider, feeds, judge_speed=real, runs=runs)
 
 

@@ -1,9 +1,9 @@
 """``ortsep export``, ``optimize`` and ``validate``: the commands that need the ``export`` extra."""
 
 import json
-import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +11,19 @@ from ortsep import __version__
 from ortsep.base.errors import MissingDependency, UsageError
 from ortsep.base.interrupt import at_once
 from ortsep.commands.progress import Downloads, emit
+from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted
 from ortsep.models.contracts.contract import Wishes
 
 
-def _say(quiet: bool, text: str) -> None:
+def _say(quiet: bool, *lines: str) -> None:
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        screen.say(*lines)
+
+
+def _doing(quiet: bool, text: str) -> None:
+    if not quiet:
+        screen.doing(text)
 
 
 def _missing(error: ImportError) -> MissingDependency:
@@ -41,6 +47,8 @@ class Making:
 def export_command(
     name: str, weights: str | None, output: Path | None, config: Path | None, stems: tuple[str, ...], making: Making
 ) -> int:
+    if making.progress != "json":
+        _doing(making.quiet, f"exporting {name} ...")
     try:
         with at_once():
             from ortsep.export.exporter import choose_weights, export_model
@@ -48,11 +56,11 @@ def export_command(
         raise _missing(error) from error
 
     def say(text: str) -> None:
-        downloads.close()
         if making.progress == "json":
             emit("message", text=text)
         else:
             _say(making.quiet, text)
+            _doing(making.quiet, f"exporting {name} ...")
 
     with closing(Downloads(making.progress, making.quiet)) as downloads:
         choice = replace(choose_weights(weights, config, stems, downloads), route=making.route)
@@ -60,14 +68,17 @@ def export_command(
             made = export_model(name, choice, output, portable=making.portable, precision=making.precision, say=say)
         except ModuleNotFoundError as error:
             raise _missing(error) from error
+    screen.clear()
     if making.as_json:
         files = [{"file": f, "bytes": size, "nodes": nodes} for f, size, nodes in made.files]
         document = {"version": __version__, "folder": str(made.folder), "files": files, "spec": asdict(made.spec)}
-        print(json.dumps(document, ensure_ascii=False))
-    else:
+        print(json.dumps(document))
+    elif making.progress == "json":
         say(f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
+    else:
+        _say(making.quiet, f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
     if not making.as_json and making.progress != "json":
-        _say(making.quiet, f"run it:   ortsep run {made.folder} SONG\nprove it: ortsep validate {made.folder}")
+        _say(making.quiet, f"run it:   ortsep run {made.folder} SONG", f"prove it: ortsep validate {made.folder}")
     return 0
 
 
@@ -92,6 +103,7 @@ def optimize_command(
     as_json: bool,
     quiet: bool,
 ) -> int:
+    _doing(quiet, f"optimizing {model} ...")
     try:
         with at_once():
             from ortsep.export.optimize import optimize_file
@@ -106,10 +118,11 @@ def optimize_command(
         shapes=dict(map(_shape, shapes)),
         say=lambda text: _say(quiet, text),
     )
+    screen.clear()
     before, after = made.before, made.after
     if as_json:
         document = {"version": __version__, **asdict(made), "output": str(made.output)}
-        print(json.dumps(document, ensure_ascii=False))
+        print(json.dumps(document))
         return 0
     print(f"{'':<10} {'nodes':>6} {'file MB':>8} {'load s':>7} {'run s':>7} {'peak MB':>8}")
     for side, m in (("before", before), ("after", after)):
@@ -135,14 +148,24 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 def validate_command(
     reference: str, weights: str | None, songs: list[Path], seconds: float, *, as_json: bool, quiet: bool
 ) -> int:
+    _doing(quiet, f"loading {reference} and its original ...")
     try:
         with at_once():
-            from ortsep.export.validate import table, validate_model
+            from ortsep.export.validate import validate_model, verdict
     except ImportError as error:
         raise _missing(error) from error
+
+    def say(text: str) -> None:
+        """Figures are the result: on standard output, unless the document goes there."""
+        screen.clear()
+        if not as_json:
+            print(text, flush=True)
+        elif not quiet:
+            screen.say(text)
+
     try:
         report = validate_model(
-            reference, weights=weights, songs=songs, seconds=seconds, say=lambda text: _say(quiet, text)
+            reference, weights=weights, songs=songs, seconds=seconds, say=say, doing=partial(_doing, quiet)
         )
     except ModuleNotFoundError as error:
         raise _missing(error) from error
@@ -155,7 +178,8 @@ def validate_command(
             "notes": list(report.notes),
             "ok": report.ok,
         }
-        print(json.dumps(document, ensure_ascii=False))
+        screen.clear()
+        print(json.dumps(document))
     else:
-        print(table(report))
+        say(verdict(report))
     return 0 if report.ok else 1

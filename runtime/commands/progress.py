@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ortsep.base.errors import OrtsepError
+from ortsep.commands.terminal import cells, screen, shortened, shown
 from ortsep.songs.separate import SongReport
 
 _EVERY = {"bar": 0.05, "json": 0.2}
@@ -60,67 +61,80 @@ class Events:
 
 
 def emit(event: str, **fields: Any) -> None:
-    """One event on stderr."""
-    print(json.dumps({"event": event, **fields}, ensure_ascii=False), file=sys.stderr, flush=True)
+    """One event on stderr, in ASCII: any locale and any name survives it."""
+    print(json.dumps({"event": event, **fields}), file=sys.stderr, flush=True)
 
 
 class Sentences:
-    """A line for each song and, on a terminal, a bar with the time left. ``quiet`` leaves the failures."""
+    """A line for each song and, on a terminal, a bar with the time left. ``quiet`` leaves the failures.
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: Any = None
-        self._tasks: dict[int, Any] = {}
-        self._last: dict[int, float] = {}
-        if not quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    ``songs``: how many there are. What the model says of itself in every song is told once.
+    """
 
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[reached]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
+    def __init__(self, quiet: bool, songs: int = 1) -> None:
+        self._quiet, self._songs = quiet, songs
+        self._begun: dict[int, float] = {}
+        self._bars: dict[int, tuple[str, float, float]] = {}
+        self._last = 0.0
+        self._told: set[str] = set()
 
     def started(self, number: int, song: Path) -> None:
-        if self._bar is not None:
-            name = song.name.replace("[", r"\[")
-            self._tasks[number] = self._bar.add_task(name, total=None, reached="")
+        self._begun[number] = time.monotonic()
+        self._bars[number] = (f"{number + 1}/{self._songs} {song.name}" if self._songs > 1 else song.name, 0.0, 0.0)
+        if screen.columns and not screen.lively and not self._quiet:
+            screen.say(f"separating {song}")
+        self._draw()
 
     def progress(self, number: int, song: Path, done: float, total: float) -> None:
+        self._bars[number] = (self._bars[number][0], done, total)
         now = time.monotonic()
-        if number in self._tasks and (done >= total or now - self._last.get(number, 0.0) >= _EVERY["bar"]):
-            self._last[number] = now
-            reached = f"{100 * done / total if total else 100:3.0f}%  {done:.0f}/{total:.0f} s"
-            self._bar.update(self._tasks[number], completed=done, total=total, reached=reached)
+        if done >= total or now - self._last >= _EVERY["bar"]:
+            self._last = now
+            self._draw()
 
     def finished(self, number: int, report: SongReport) -> None:
-        self._clear(number)
+        self._bars.pop(number, None)
         if not self._quiet:
-            self._print("\n".join(_lines(report)))
+            new = [note for note in report.warnings if note not in self._told]
+            self._told.update(new)
+            screen.say(*_lines(report), *(f"  note: {note}" for note in new))
+        self._draw()
 
     def failed(self, number: int, song: Path, error: OrtsepError) -> None:
-        self._clear(number)
-        self._print(f"ortsep: {error}")
+        self._bars.pop(number, None)
+        screen.say(f"ortsep: {error}")
+        self._draw()
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        screen.clear()
 
-    def _clear(self, number: int) -> None:
-        if number in self._tasks:
-            self._bar.remove_task(self._tasks.pop(number))
+    def _draw(self) -> None:
+        if not self._quiet and screen.lively:
+            now = time.monotonic()
+            screen.show([_bar(*bar, now - self._begun[number]) for number, bar in self._bars.items()])
 
-    def _print(self, text: str) -> None:
-        if self._bar is None:
-            print(text, file=sys.stderr)
-        else:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+def _bar(name: str, done: float, total: float, elapsed: float, reached: str = "") -> str:
+    """A line of one column less than the terminal has: name, bar, how far, and the time left as soon as it is known.
+
+    Before anything is ``done`` there is the name alone: a song is being opened, or the first chunk is on its way.
+    """
+    room, share = screen.columns - 1, done / total if total else 0.0
+    if not done:
+        return shortened(shown(f"{name} ..."), room)
+    left = f"  {_clock(elapsed / share - elapsed)} left" if elapsed >= 1.0 and 0.02 <= share < 1 else ""
+    reached = f"  {reached or f'{100 * share:3.0f}%'}{left:<{len('  00:00 left')}}" if total else f"  {reached}"
+    room -= len(reached)
+    wide = bool(total) and screen.columns >= 60
+    title = shortened(shown(name), room * 3 // 5 - 2 if wide else room)
+    bar = screen.bar(share, room - cells(title) - 2) if wide else ""
+    return f"{title}  {bar}{reached}" if bar else f"{title}{reached}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:.0f}:{minutes:02.0f}:{seconds:02.0f}" if hours else f"{minutes:2.0f}:{seconds:02.0f}"
 
 
 def _lines(report: SongReport) -> list[str]:
@@ -134,7 +148,7 @@ def _lines(report: SongReport) -> list[str]:
     said = [f"{report.song}: {names}{where} ({speed}, {report.real_time_factor:.2f} of real time)"]
     if report.null_db is not None:
         said.append(f"  the stems add up to the mixture: what is left lies {report.null_db:.1f} dB below it")
-    return said + page + [f"  note: {warning}" for warning in report.warnings]
+    return said + page
 
 
 class Downloads:
@@ -147,7 +161,7 @@ class Downloads:
     def __init__(self, manner: str, quiet: bool) -> None:
         self._manner, self._quiet = manner, quiet
         self._file, self._last = "", 0.0
-        self._bar: Any = None
+        self._begun, self._had = 0.0, 0
 
     def __call__(self, file: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -155,28 +169,23 @@ class Downloads:
         if not (new or complete or now - self._last >= _EVERY[self._manner]):
             return
         self._file, self._last = file, now
+        if new:
+            self._begun, self._had = now, done
         if self._manner == "json":
             emit("downloading", file=file, done=done, total=total)
-        elif not self._quiet and sys.stderr.isatty():
-            self._draw(file, done, total, new)
+        elif not self._quiet and screen.lively:
+            self._draw(file, done, total, now - self._begun)
         elif not self._quiet and new:
             size = f" ({total / 1e6:.1f} MB)" if total else ""
-            print(f"downloading {file}{size}", file=sys.stderr, flush=True)
+            screen.say(f"downloading {file}{size}")
 
-    def _draw(self, file: str, done: int, total: int, new: bool) -> None:
-        if new:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-            self.close()
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._bar.add_task(file.replace("[", r"\["), total=total or None)
-        self._bar.update(self._bar.task_ids[0], completed=done)
+    def _draw(self, file: str, done: int, total: int, elapsed: float) -> None:
+        """A download that goes on where an earlier one ended has its time left counted from there."""
+        reached = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
+        fresh = done - self._had
+        pace = elapsed * done / fresh if fresh else 0.0  # as if all of it had come at the pace of what is new
+        screen.show([_bar(f"downloading {file}", done, total, pace, reached)])
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        screen.clear()

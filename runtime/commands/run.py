@@ -15,7 +15,9 @@ from ortsep.base.errors import FileMissing, OrtsepError, UsageError
 from ortsep.base.whole import scratch
 from ortsep.batch import Event, Job, Task, in_processes, in_this_process, load
 from ortsep.chain import Chain
+from ortsep.commands.ending import interrupted
 from ortsep.commands.progress import Events, Sentences, Teller
+from ortsep.commands.terminal import screen
 from ortsep.graphs.model import find_model
 from ortsep.models.catalogue import catalogue
 from ortsep.options import Options
@@ -57,12 +59,18 @@ def run_songs(arguments: Sequence[str], options: Options, files: Files, loading:
     sink = _sink(files, named, manner)
     if manner.report:
         require_matplotlib()
+    draws = manner.progress != "json" and not manner.quiet
+    if draws:
+        screen.doing(f"loading {' and '.join(models)} ...")
     separator = load(models, loading)
     names = separator.names(options)
     if sink is not None and len(names) != 1:
         raise UsageError(f"-o - takes one stem and these are {', '.join(names)}; choose one with --stems")
     songs = list(_songs(named))
+    teller: Teller = Events() if manner.progress == "json" else Sentences(manner.quiet, len(songs))
     with contextlib.ExitStack() as stack:
+        if PIPE in named and draws:
+            screen.doing("reading the song from standard input ...")
         read = [_from_stdin(stack, manner.raw) if str(song) == PIPE else song for song in songs]
         if sink is None:
             targets = places(separator, read, files, options)
@@ -70,9 +78,6 @@ def run_songs(arguments: Sequence[str], options: Options, files: Files, loading:
             tasks = [Task(*of_song) for of_song in zip(read, targets, drawn, strict=True)]
         else:
             tasks = [Task(song, {}) for song in read]
-        if separator.spec.weights.random and not manner.quiet and manner.progress != "json":
-            print(f"{separator.spec.name} has random weights: its stems are noise", file=sys.stderr)
-        teller: Teller = Events() if manner.progress == "json" else Sentences(manner.quiet)
         results = _Results(songs, teller, alone=len(songs) == 1 or manner.debug)
         job = Job(tuple(models), loading, options, files, manner.timeout)
         with closing(teller):
@@ -81,7 +86,9 @@ def run_songs(arguments: Sequence[str], options: Options, files: Files, loading:
             else:
                 in_this_process(separator, job, tasks, results.take, sink)
     if manner.as_json:
-        print(json.dumps(_document(separator, results), ensure_ascii=False))
+        print(json.dumps(_document(separator, results)))
+    if manner.progress != "json" and len(songs) > 1 and (results.errors or not manner.quiet):
+        screen.say(results.summary())
     return min(results.errors.items())[1].status if results.errors else 0
 
 
@@ -94,6 +101,15 @@ class _Results:
         self.errors: dict[int, OrtsepError] = {}
         self._teller, self._alone = teller, alone
 
+    def summary(self) -> str:
+        """What came of several songs, in one line."""
+        skipped = sum(report.skipped for report in self.reports.values())
+        done = len(self.reports) - skipped
+        parts = [f"{done} done"] * (done > 0) + [f"{skipped} skipped"] * (skipped > 0)
+        if not self.errors:
+            return f"{len(self.songs)} songs: {', '.join(parts)}"
+        return ", ".join([f"ortsep: {len(self.errors)} of {len(self.songs)} songs failed", *parts])
+
     def take(self, event: Event) -> None:
         """Raises the error of a song that is alone: it is the run's own."""
         number, song = event.task, self.songs[event.task]
@@ -103,6 +119,9 @@ class _Results:
             self._teller.progress(number, song, *event.value)
         elif event.kind == "finished":
             self.reports[number] = replace(event.value, song=str(song))
+            if len(self.songs) > 1:
+                finished = f"{len(self.reports)} of {len(self.songs)} songs are done"
+                interrupted.done = f"{finished} and nothing half-written was left; --skip-existing goes on from there"
             self._teller.finished(number, self.reports[number])
         else:
             self.errors[number] = event.value

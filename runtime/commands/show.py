@@ -20,7 +20,7 @@ def models_command(*, as_json: bool) -> int:
     others = [f for f in _exported_folders() if f.name not in known]
     if as_json:
         extra = [{"name": f.name, "exported": str(f)} for f in others]
-        print(json.dumps({"version": __version__, "models": rows + extra}, ensure_ascii=False))
+        print(json.dumps({"version": __version__, "models": rows + extra}))
         return 0
     width = max((len(r["name"]) for r in rows), default=4)
     family = None
@@ -106,7 +106,7 @@ def _tensors(session: Any) -> dict[str, list[str]]:
 
 def _print(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"version": __version__, **document}, ensure_ascii=False))
+        print(json.dumps({"version": __version__, **document}))
         return
     _tree(document, "")
 

@@ -1,0 +1,237 @@
+"""The options of the command line, each declared once: its names, its help, and the panel of the help it stands in."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WHAT, WHERE, HOW, FILTERS = "What to separate", "Where to", "How", "Filters of magnitude models"
+MACHINE, TOLD = "Machine", "What is told"
+
+
+class Provider(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    coreml = "coreml"
+    openvino = "openvino"
+    openvino_bf16 = "openvino-bf16"
+    mps = "mps"
+
+
+class Extension(StrEnum):
+    zeros = "zeros"
+    average = "average"
+
+
+class Progress(StrEnum):
+    bar = "bar"
+    json = "json"
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+    fp16_weights = "fp16-weights"
+    int8 = "int8"
+
+
+# What is told
+
+Telling = Annotated[
+    Progress,
+    typer.Option("--progress", metavar="bar|json", help="json: a line of JSON an event.", rich_help_panel=TOLD),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.", rich_help_panel=TOLD)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.", rich_help_panel=TOLD)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=TOLD)]
+
+# What to separate
+
+Stems = Annotated[
+    str,
+    typer.Option("--stems", "--targets", metavar="A,B", help="Only these stems, in this order.", rich_help_panel=WHAT),
+]
+TwoStems = Annotated[
+    str | None,
+    typer.Option("--two-stems", metavar="STEM", help="STEM and everything else.", rich_help_panel=WHAT),
+]
+Residual = Annotated[bool, typer.Option("--residual", help="Also what is left of the mixture.", rich_help_panel=WHAT)]
+Start = Annotated[float, typer.Option("--start", metavar="S", help="Begin here, in seconds.", rich_help_panel=WHAT)]
+Duration = Annotated[
+    float | None,
+    typer.Option("--duration", metavar="S", help="Separate so many seconds only.", rich_help_panel=WHAT),
+]
+Raw = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="FORMAT:RATE:CHANNELS",
+        help="What headerless samples on stdin are, as f32le:44100:2.",
+        rich_help_panel=WHAT,
+    ),
+]
+Downmix = Annotated[
+    bool, typer.Option("--downmix", help="Mix songs of more than two channels to stereo.", rich_help_panel=WHAT)
+]
+AllowTruncated = Annotated[
+    bool, typer.Option("--allow-truncated", help="Separate what is there of a cut file.", rich_help_panel=WHAT)
+]
+
+# Where to
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--output", metavar="FOLDER", help="For the stems; - writes one stem to stdout.", rich_help_panel=WHERE
+    ),
+]
+Template = Annotated[
+    str,
+    typer.Option(
+        "--template",
+        metavar="PATH",
+        help="Path below the folder, of {model}, {song}, {stem} and {ext}.",
+        rich_help_panel=WHERE,
+    ),
+]
+Format = Annotated[str, typer.Option("--format", metavar="NAME", help="wav, flac, ogg or mp3.", rich_help_panel=WHERE)]
+Subtype = Annotated[
+    str | None,
+    typer.Option("--subtype", metavar="NAME", help="float (the default of wav), 24 or 16 bits.", rich_help_panel=WHERE),
+]
+Rate = Annotated[
+    int | None,
+    typer.Option(
+        "--rate", metavar="HZ", help="Sample rate of the stems; by default the song's.", rich_help_panel=WHERE
+    ),
+]
+SkipExisting = Annotated[
+    bool,
+    typer.Option(
+        "--skip-existing/--overwrite",
+        help="Leave songs alone whose stems are there and right.",
+        show_default=False,
+        rich_help_panel=WHERE,
+    ),
+]
+Page = Annotated[
+    bool,
+    typer.Option("--report", help="Also an HTML page of each song: pictures, levels, players.", rich_help_panel=WHERE),
+]
+InlineAudio = Annotated[
+    bool,
+    typer.Option("--inline-audio", help="With --json: the samples too, and no files.", rich_help_panel=WHERE),
+]
+
+# How
+
+Overlap = Annotated[
+    float | None,
+    typer.Option("--overlap", metavar="X", help="Of neighbouring chunks, 0 to 0.99.", rich_help_panel=HOW),
+]
+Shifts = Annotated[
+    int,
+    typer.Option("--shifts", metavar="N", help="Average over so many random shifts (Demucs).", rich_help_panel=HOW),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the shifts.", rich_help_panel=HOW)]
+Chunk = Annotated[
+    float | None,
+    typer.Option(
+        "--chunk",
+        metavar="S",
+        help="Seconds run in one piece, where a model leaves it open.",
+        rich_help_panel=HOW,
+    ),
+]
+
+# Filters
+
+Wiener = Annotated[
+    bool,
+    typer.Option(
+        "--wiener-filter", "--mwf", help="The family's Wiener filter, where off by default.", rich_help_panel=FILTERS
+    ),
+]
+Niter = Annotated[
+    int | None,
+    typer.Option("--niter", metavar="N", help="EM iterations of the Wiener filter.", rich_help_panel=FILTERS),
+]
+Softmask = Annotated[
+    bool, typer.Option("--softmask", help="Begin the Wiener filter with ratio masks.", rich_help_panel=FILTERS)
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha", metavar="X", help="Exponent of soft masks or of the alpha-Wiener filter.", rich_help_panel=FILTERS
+    ),
+]
+WienerWindow = Annotated[
+    int | None,
+    typer.Option(
+        "--wiener-win-len", metavar="N", help="Frames the Wiener filter sees at once.", rich_help_panel=FILTERS
+    ),
+]
+Exponent = Annotated[
+    float | None, typer.Option("--exponent", metavar="X", help="Of ratio masks.", rich_help_panel=FILTERS)
+]
+MaskExtension = Annotated[
+    Extension | None,
+    typer.Option(
+        "--mask-extension", metavar="zeros|average", help="Masks above the model's bins.", rich_help_panel=FILTERS
+    ),
+]
+
+# Machine
+
+Device = Annotated[
+    Provider,
+    typer.Option(
+        "--provider",
+        "--device",
+        metavar="NAME",
+        help="auto, cpu, cuda, coreml (also as mps), openvino, or openvino-bf16, which is faster and less exact.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Of a graph; one per core by default.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option("--jobs", "-j", metavar="N", min=1, max=64, help="Songs at a time.", rich_help_panel=MACHINE),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="S", help="Give a song up after so many seconds.", rich_help_panel=MACHINE),
+]
+
+# Of the other commands
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="An exported model: name, folder or file.")]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="PATH|random[:SEED]", help="A checkpoint instead of the official one."),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Constructor arguments of a model that is no preset.")
+]
+Portable = Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")]
+Precise = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="fp32; fp16-weights: half the file; int8: faster. The last two are less exact.",
+    ),
+]
