@@ -3,6 +3,7 @@
 The texts are constants, not docstrings, which ``python -OO`` takes away.
 """
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -85,6 +86,11 @@ SERVE_EXAMPLES = """\
 """
 
 
+_KIND = re.compile(r"(?<= )<?(?:list\[)?(int|float|str|text|path|bool)(?:eger)?(?: range)?\]?>?$", re.IGNORECASE)
+_LETTERS = {"int": "N", "float": "X", "str": "TEXT", "text": "TEXT", "path": "PATH", "bool": ""}
+"""What an option takes, as typer's versions write it (<int range>, INTEGER RANGE), and as it is shown."""
+
+
 class Command(TyperCommand):
     """A command whose help has its options in panels, in the order of their declaration, and examples at the end."""
 
@@ -95,7 +101,7 @@ class Command(TyperCommand):
             if record is not None and record[1]:
                 usual = "Arguments" if param.param_type_name == "argument" else "Options"
                 title = _TOLD if param.name == "help" else getattr(param, "rich_help_panel", None) or usual
-                name = record[0].split("  ")[0].removesuffix(" <str>").removesuffix(" <path>")
+                name = _KIND.sub(lambda found: _LETTERS[found[1].lower()], record[0])
                 panels.setdefault(title, []).append((f"{name:<{_COLUMN}}", record[1]))
         for title, records in panels.items():
             with formatter.section(title):
