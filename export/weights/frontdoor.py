@@ -53,7 +53,7 @@ ARCHITECTURES = (
     Architecture("scnet_masked", "SCNet Masked", ENCODER, has=r"^pos_embed_f$"),
     Architecture("scnet_tran", "SCNet Tran", ENCODER, has=r"time_layer\.layers\."),
     Architecture("scnet", "SCNet", ENCODER),
-    Architecture("mdx23c", "MDX23C", "encoder_blocks.0.tfc_tdf.blocks.0.shortcut.weight"),
+    Architecture("mdx23c", "MDX23C", "encoder_blocks.0.tfc_tdf.blocks.0.shortcut.weight", "mdx23c"),
     Architecture("htdemucs", "HTDemucs", "tencoder.0.conv.weight", has=r"^crosstransformer\."),
     Architecture("hdemucs", "HDemucs", "tencoder.0.conv.weight", lacks=r"^crosstransformer\."),
     Architecture("bandit_v2", "BandIt v2", "band_split.norm_fc_modules.0.combined.0.weight"),

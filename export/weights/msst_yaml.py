@@ -125,6 +125,10 @@ def settings(config: Section, where: str) -> Settings:
     rest = ""
     if target is not None:
         read.name(target)
+        if names and target not in names:
+            raise WeightsError(
+                f"{where} has the target_instrument {target} and the instruments {', '.join(names)}; name one of them"
+            )
         others = [name for name in names if name != target]
         rest = others[0] if len(names) == 2 and len(others) == 1 else ""
         names = (target,)

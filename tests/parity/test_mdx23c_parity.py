@@ -54,8 +54,8 @@ def graph_and_torch(arch: Architecture, state: State, x: Any, snr: Snr) -> tuple
     session = onnxruntime.InferenceSession(build_graph(arch, state).SerializeToString())
     (out,) = session.run(None, {"spectrum": x})
     with torch.inference_mode():
-        exact = Network(arch, state, torch.float64).forward(torch.from_numpy(x).double()).numpy()
-        single = Network(arch, state).forward(torch.from_numpy(x)).numpy()
+        exact = Network(arch, state, torch.float64)(torch.from_numpy(x).double()).numpy()
+        single = Network(arch, state)(torch.from_numpy(x)).numpy()
     return snr(exact, out), snr(exact, single)
 
 
@@ -142,5 +142,5 @@ def test_network_equals_that_of_msst(name: str, snr: Snr, monkeypatch: pytest.Mo
     theirs.stft.window = theirs.stft.window.double()
     with torch.inference_mode():
         stems = theirs(mix)
-        spectra = Network(arch, state, torch.float64).forward(theirs.stft(mix))
+        spectra = Network(arch, state, torch.float64)(theirs.stft(mix))
         assert snr(stems, theirs.stft.inverse(spectra)) >= 200.0

@@ -10,13 +10,13 @@ from ortsep.export.families.mdx23c.architecture import EPS, Architecture, State
 
 
 class Network:
-    """A network with its parameters; ``forward`` is what it does."""
+    """A network with its parameters, to be called."""
 
     def __init__(self, arch: Architecture, state: State, dtype: torch.dtype = torch.float32) -> None:
         self.arch = arch
         self.state = {name: torch.from_numpy(array).to(dtype) for name, array in state.items()}
 
-    def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
+    def __call__(self, spectrum: torch.Tensor) -> torch.Tensor:
         """``spectrum`` [B, 2C, F, T] to ``stem_spectra`` [B, S, 2C, F, T]."""
         a, (batch, _, bins, frames) = self.arch, spectrum.shape
         mix = spectrum.reshape(batch, a.inputs, a.band, frames)

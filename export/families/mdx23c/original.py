@@ -1,0 +1,78 @@
+"""MDX23C: InstVoc HQ, DrumSep, De-Reverb, Phantom Centre, and whatever else was trained with MSST or UVR's code."""
+
+from dataclasses import replace
+from functools import partial
+
+import onnx
+import torch
+
+from ortsep.base.errors import UsageError
+from ortsep.export.families.mdx23c.architecture import Architecture, State, parameter_count, random_state
+from ortsep.export.families.mdx23c.checkpoint import described, read_architecture
+from ortsep.export.families.mdx23c.graph import build_graph
+from ortsep.export.families.mdx23c.network import Network
+from ortsep.export.family import Choice
+from ortsep.export.msst import Cut, Source, SpectralNetwork, Transform, cut_of, load_card
+from ortsep.export.weights.frontdoor import Checkpoint, name_stems
+from ortsep.export.weights.msst_yaml import Settings
+from ortsep.models.catalogue import Card
+from ortsep.models.spec import STFT, ModelSpec
+
+ROUTES: tuple[str, ...] = ()
+CONFIG = "the yaml that came with the checkpoint"
+GRAPH = "mdx23c.onnx"
+
+
+def load(card: Card, choice: Choice) -> SpectralNetwork:
+    """A model of the catalogue: its official checkpoint, ``choice.path`` in its place, or random weights.
+
+    Raises WeightsError, DownloadError, FileMissing; UsageError for a stem that the model lacks.
+    """
+    original: SpectralNetwork = load_card(card, choice, from_checkpoint, _random)
+    return original
+
+
+def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
+    """A recognised checkpoint. Raises WeightsError; UsageError for a stem that it lacks."""
+    arch = read_architecture(checkpoint)
+    source = Source.of(checkpoint, name_stems(checkpoint, arch.outputs, choice.stems))
+    return _original(arch, checkpoint.state, source, source.wanted(choice), cut_of(checkpoint.settings, arch.chunk))
+
+
+def _random(read: Settings, source: Source, seed: int, choice: Choice) -> SpectralNetwork:
+    arch = described(read, len(source.stems), source.name)
+    if unknown := [stem for stem in choice.stems if stem not in source.stems]:
+        raise UsageError(f"{source.name} has no stem {' or '.join(unknown)}; it has {', '.join(source.stems)}")
+    return _original(arch, random_state(arch, seed), source, source.wanted(choice), cut_of(read, arch.chunk))
+
+
+def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...], cut: Cut) -> SpectralNetwork:
+    last = "final_conv.2.weight"
+    if len(rows) < arch.outputs:
+        kept = state[last].reshape(arch.outputs, arch.inputs, *state[last].shape[1:])[list(rows)]
+        state = {**state, last: kept.reshape(-1, *kept.shape[2:])}
+        arch = replace(arch, outputs=len(rows))
+    half = arch.n_fft // 2
+    spec = ModelSpec(
+        **source.facts(rows),
+        family="mdx23c",
+        sample_rate=arch.sample_rate,
+        channels=arch.audio_channels,
+        domain="complex",
+        output="stem_spectra",
+        stft=STFT(arch.n_fft, arch.hop, arch.dim_f, pad_left=half, pad_right=half),
+        chunks=cut.chunks(),
+        normalization=cut.level(),
+        bandwidth=arch.dim_f * arch.sample_rate / arch.n_fft if arch.dim_f < half else None,
+        parameters=parameter_count(arch),
+    )
+
+    def forward(dtype: torch.dtype) -> Network:
+        return Network(arch, state, dtype)
+
+    transform = Transform(arch.n_fft, arch.hop, arch.dim_f)
+    return SpectralNetwork(spec, GRAPH, cut, transform, forward, partial(_build, arch, state))
+
+
+def _build(arch: Architecture, state: State, portable: bool) -> onnx.ModelProto:
+    return build_graph(arch, state)  # portable as it is

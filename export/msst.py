@@ -1,0 +1,272 @@
+"""How MSST separates a song with a network, and what is common to its networks between two transforms.
+
+MSST (ZFTurbo's Music-Source-Separation-Training) cuts every song alike: ``utils.model_utils.demix``, here with a batch
+of one, which its result depends on. Chunks of ``length`` samples begin every ``length // parts``; the song is reflected
+about its ends by what neighbouring chunks share, and their joins fade over a tenth of a chunk. Its HTDemucs and HDemucs
+are joined without fades, reflections or weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from ortsep.base.errors import WeightsError
+from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.weights.download import fetch
+from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
+from ortsep.export.weights.msst_yaml import Settings, settings
+from ortsep.models.catalogue import Card
+from ortsep.models.spec import Border, Chunks, Derived, Join, ModelSpec, Normalization, Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    Forward = Callable[[torch.Tensor], torch.Tensor]
+
+PACKAGE = "MSST's formula"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a configuration says about the song: a chunk's samples, how many chunks hear a sample, the level."""
+
+    length: int
+    parts: int
+    normalize: bool = False
+    """The song is standardised by mean and deviation of its mono mix."""
+    boxcar: bool = False
+    """As HTDemucs and HDemucs are joined."""
+
+    def chunks(self, shift: int = 0) -> Chunks:
+        """The same in the spec's words."""
+        overlap = 1 - 1 / self.parts
+        if self.boxcar:
+            return Chunks(self.length, overlap, self.parts, join=Join("boxcar"), tail="zeros", max_shift=shift)
+        border = Border(fill="reflect", overlapping=True)
+        return Chunks(self.length, overlap, self.parts, join=fades(self.length), border=border, tail="reflect")
+
+    def level(self) -> Normalization:
+        """What is done to the level, in the spec's words. MSST divides silence by zero; here it stays silent."""
+        return Normalization("track", eps=0.0, ddof=0) if self.normalize else Normalization()
+
+
+def fades(length: int) -> Join:
+    """A chunk's fades; one shorter than ten samples has none."""
+    return Join("fade", length // 10) if length >= 10 else Join("boxcar")
+
+
+def demix(run: Callable[[F32], F32], mix: F32, stems: int, cut: Cut) -> F32:
+    """The song [C, N] separated, [S, C, N]; ``run`` takes a chunk [C, length] to [S, C, length]."""
+    mean, deviation = (mix.mean(0).mean(), mix.mean(0).std() or 1.0) if cut.normalize else (0.0, 1.0)
+    song = (mix - mean) / deviation if cut.normalize else mix
+    samples, step, fade = song.shape[-1], cut.length // cut.parts, cut.length // 10
+    border = 0 if cut.boxcar or samples <= 2 * (cut.length - step) else cut.length - step
+    song = np.pad(song, ((0, 0), (border, border)), mode="reflect")
+    whole = np.ones(cut.length, np.float32)
+    if not cut.boxcar and fade:
+        whole[:fade] = np.linspace(0, 1, fade)
+        whole[-fade:] = np.linspace(1, 0, fade)
+    result = np.zeros((stems, *song.shape), np.float32)
+    weights = np.zeros(song.shape[-1], np.float32)
+    for start in range(0, song.shape[-1], step):
+        chunk = song[:, start : start + cut.length]
+        size, weight = chunk.shape[-1], whole.copy()
+        if start == 0:
+            weight[:fade] = 1
+        elif start + step >= song.shape[-1]:
+            weight[cut.length - fade :] = 1
+        reflected = not cut.boxcar and size > cut.length // 2
+        filled = np.pad(chunk, ((0, 0), (0, cut.length - size)), mode="reflect" if reflected else "constant")
+        result[..., start : start + size] += run(filled)[..., :size] * weight[:size]
+        weights[start : start + size] += weight[:size]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = np.nan_to_num(result / weights, copy=False)
+    result = result[..., border : border + samples]
+    return result * np.float32(deviation) + np.float32(mean) if cut.normalize else result
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A network's own transform: torch's, centred and reflected, by the arguments that the network gives it."""
+
+    n_fft: int
+    hop: int
+    bins: int
+    hann: bool = True
+    normalized: bool = False
+    padded: Callable[[int], int] = lambda samples: samples
+    """Samples, and how many they are with the network's own zeros behind them."""
+
+    def _arguments(self) -> dict[str, Any]:
+        import torch
+
+        window = torch.hann_window(self.n_fft) if self.hann else torch.ones(self.n_fft)
+        return {"n_fft": self.n_fft, "hop_length": self.hop, "window": window, "normalized": self.normalized}
+
+    def forward(self, mix: F32) -> Complex:
+        """[C, N] to [C, F, T]."""
+        import torch
+
+        x = torch.zeros(len(mix), self.padded(mix.shape[1]))
+        x[:, : mix.shape[1]] = torch.from_numpy(np.ascontiguousarray(mix, np.float32))
+        spectrum: Complex = torch.stft(x, **self._arguments(), return_complex=True)[:, : self.bins].numpy()
+        return spectrum
+
+    def inverse(self, spectrum: Complex, samples: int) -> F32:
+        """[..., F, T] to [..., N]; bins that the network doesn't give are silent."""
+        import torch
+
+        shape = (int(np.prod(spectrum.shape[:-2])), self.n_fft // 2 + 1, spectrum.shape[-1])
+        whole = torch.zeros(shape, dtype=torch.complex64)
+        whole[:, : self.bins] = torch.from_numpy(np.asarray(spectrum, np.complex64)).flatten(0, -3)
+        wave: F32 = torch.istft(whole, **self._arguments(), length=self.padded(samples)).numpy()
+        return wave[:, :samples].reshape(*spectrum.shape[:-2], samples)
+
+
+@dataclass(frozen=True)
+class SpectralNetwork:
+    """A network from a spectrum to its stems' spectra, and MSST around it: see ``ortsep.export.family.Original``."""
+
+    spec: ModelSpec
+    file: str
+    cut: Cut
+    transforms: Transform
+    forward: Callable[["torch.dtype"], "Forward"]
+    """The network in a precision: [B, 2C, F, T] to [B, S, 2C, F, T]."""
+    build: Callable[[bool], onnx.ModelProto]
+    """The graph, portable or not."""
+
+    @property
+    def package(self) -> str:
+        return PACKAGE
+
+    @property
+    def against(self) -> str:
+        return "float64 network"
+
+    def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
+        yield self.file, self.build(portable)
+
+    def transform(self, mix: F32, member: int = 0) -> Complex:
+        return self.transforms.forward(mix)
+
+    def inverse(self, spectrum: Complex, samples: int, member: int = 0) -> F32:
+        return self.transforms.inverse(spectrum, samples)
+
+    def network(self, member: int, inputs: Mapping[str, F32]) -> dict[str, Float]:
+        import torch
+
+        with torch.inference_mode():
+            out = self.forward(torch.float64)(torch.from_numpy(inputs["spectrum"]).double())
+        return {"stem_spectra": out.numpy()}
+
+    def example(self, member: int, mix: F32) -> dict[str, F32]:
+        """The first chunk; a shorter song fills it with zeros."""
+        chunk = np.zeros((len(mix), self.cut.length), np.float32)
+        chunk[:, : mix.shape[1]] = mix[:, : self.cut.length]
+        return {"spectrum": as_channels(self.transforms.forward(chunk))[None]}
+
+    def separate(self, mix: F32) -> F32:
+        """The whole song by MSST's formula, in float32."""
+        import torch
+
+        forward = self.forward(torch.float32)
+
+        def run(chunk: F32) -> F32:
+            x = torch.from_numpy(as_channels(self.transforms.forward(chunk)))[None]
+            with torch.inference_mode():
+                spectra: F32 = forward(x)[0].numpy()
+            pairs = spectra.reshape(len(spectra), -1, 2, *spectra.shape[-2:])
+            return self.transforms.inverse(pairs[:, :, 0] + 1j * pairs[:, :, 1], chunk.shape[-1])
+
+        return demix(run, mix, len(self.spec.stems), self.cut)
+
+    def baseline(self) -> tuple[str, Callable[[F32], F32]]:
+        return f"{PACKAGE}, torch eager", self.separate
+
+
+def as_channels(spectrum: Complex) -> F32:
+    """Complex [C, F, T] as [2C, F, T]: real and imaginary part of one channel, then of the next."""
+    pairs = np.stack([spectrum.real, spectrum.imag], axis=1)
+    return pairs.reshape(-1, *spectrum.shape[1:]).astype(np.float32)
+
+
+# -- from a card or a recognised checkpoint ---------------------------------------------------------------------------
+
+DRUMS = {"kick", "snare", "toms"}
+"""A model that gives one of these hears drums."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose network it is: what a spec says that the network doesn't."""
+
+    name: str
+    stems: tuple[str, ...]
+    """All that the network gives, in its order."""
+    rest: str
+    """What the mixture without the only stem is called; empty where nothing names it."""
+    weights: Weights
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, stems: tuple[str, ...]) -> "Source":
+        """A user's file."""
+        read, path = checkpoint.settings, checkpoint.path
+        weights = Weights(path.name, checkpoint.sha256, "unknown: not the official files", None)
+        return cls(f"{checkpoint.architecture.name}:{path.stem}", stems, read.rest, weights, read.notes)
+
+    def wanted(self, choice: Choice) -> tuple[int, ...]:
+        """The network's rows that are asked for, all of them by default."""
+        return tuple(row for row, stem in enumerate(self.stems) if not choice.stems or stem in choice.stems)
+
+    def facts(self, rows: tuple[int, ...]) -> dict[str, Any]:
+        """Arguments of a spec."""
+        stems = tuple(self.stems[row] for row in rows)
+        derived = (Derived(self.rest, stems),) if self.rest and len(self.stems) == 1 else ()
+        content = "drums" if DRUMS & set(self.stems) else "music"
+        facts = {"name": self.name, "stems": stems, "derived": derived, "content": content}
+        return {**facts, "weights": self.weights, "notes": self.notes}
+
+
+def cut_of(read: Settings, length: int, *, boxcar: bool = False) -> Cut:
+    """What a configuration says about the song, in chunks of ``length``."""
+    return Cut(length, read.overlaps, read.normalize, boxcar)
+
+
+def load_card(
+    card: Card,
+    choice: Choice,
+    from_checkpoint: Callable[[Checkpoint, Choice], Any],
+    random: Callable[[Settings, Source, int, Choice], Any],
+) -> Any:
+    """A model of the catalogue by its family's two functions; the card holds the yaml that was published with it.
+
+    Raises WeightsError, DownloadError, FileMissing; UsageError for a stem that the model lacks.
+    """
+    read = settings(card.arguments["config"], f"the card of {card.name}")
+    if choice.seed is not None:
+        weights = Weights(f"random:{choice.seed}", "", "none: random parameters, which give noise", True, True)
+        return random(read, Source(card.name, card.stems, read.rest, weights), choice.seed, choice)
+    if choice.path is None and not card.sources:
+        raise WeightsError(
+            f"{card.name} can't be downloaded by a program; get it at {card.homepage} and give --weights"
+        )
+    path = choice.path or fetch(card.sources[0], progress=choice.downloading)
+    checkpoint = open_checkpoint(path, choice.config)
+    if checkpoint.architecture.family != card.family:
+        raise WeightsError(
+            f"{path} is {checkpoint.architecture.title} and not {card.title}; export it by its own path: "
+            f"ortsep export {path}"
+        )
+    if not checkpoint.config:
+        checkpoint = replace(checkpoint, settings=read, config=card.arguments["config"])
+    original = from_checkpoint(checkpoint, choice)
+    spec = replace(original.spec, name=card.name)
+    official = card.sources[0] if choice.path is None else None
+    if official is not None:
+        spec = replace(spec, weights=Weights(official.url, checkpoint.sha256, card.licence, card.redistributable))
+    return replace(original, spec=spec)
