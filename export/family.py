@@ -34,6 +34,7 @@ FAMILIES = {
     "demucs": "ortsep.export.families.demucs.original",
     "drums_mini": "ortsep.export.families.drums_mini.original",
     "larsnet": "ortsep.export.families.larsnet.original",
+    "mdx23c": "ortsep.export.families.mdx23c.original",
     "moises_light": "ortsep.export.families.moises_light.original",
     "open_unmix": "ortsep.export.families.open_unmix.original",
     "spleeter": "ortsep.export.families.spleeter.original",

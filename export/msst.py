@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from ortsep.base.errors import WeightsError
-from ortsep.export.family import F32, Choice, Complex, Float
+from ortsep.export.family import F32, Choice, Complex, Float, Original
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
 from ortsep.export.weights.msst_yaml import Settings, settings
@@ -127,7 +127,7 @@ class Transform:
 
 
 @dataclass(frozen=True)
-class SpectralNetwork:
+class SpectralNetwork(Original):
     """A network from a spectrum to its stems' spectra, and MSST around it: see ``ortsep.export.family.Original``."""
 
     spec: ModelSpec
@@ -142,10 +142,6 @@ class SpectralNetwork:
     @property
     def package(self) -> str:
         return PACKAGE
-
-    @property
-    def against(self) -> str:
-        return "float64 network"
 
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
         yield self.file, self.build(portable)

@@ -4,11 +4,8 @@ With random weights a hundred norms in a row amplify rounding, so that torch's o
 of the published sizes. The gate is therefore torch's figure: the graph may be 1.5 dB below it.
 """
 
-import os
-import runpy
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from msst_oracle import msst_module
 
 from ortsep.export.families.mdx23c.architecture import (
     Architecture,
@@ -114,26 +112,18 @@ def test_the_published_sizes(name: str) -> None:
     assert 138_000 < size - 4 * parameter_count(arch) < 143_000  # the names
 
 
-def msst() -> Path:
-    """A checkout of MSST ($ORTSEP_MSST); skips by name where there is none."""
-    folder = os.environ.get("ORTSEP_MSST")
-    if not folder or not (Path(folder) / "models" / "mdx23c_tfc_tdf_v3.py").is_file():
-        pytest.skip("no checkout of MSST in $ORTSEP_MSST")
-    return Path(folder)
-
-
 @pytest.mark.parametrize("name", CHOICES)
 def test_network_equals_that_of_msst(name: str, snr: Snr, monkeypatch: pytest.MonkeyPatch) -> None:
     instruments = SimpleNamespace(prefer_target_instrument=lambda config: config.training.instruments)
     monkeypatch.setitem(sys.modules, "utils.model_utils", instruments)
-    module = runpy.run_path(str(msst() / "models" / "mdx23c_tfc_tdf_v3.py"))
+    module = msst_module("models/mdx23c_tfc_tdf_v3.py", "mdx23c_of_msst")
     arch = arch_of(CHOICES[name])
     model = {n: getattr(arch, n) for n in ("norm", "act", "num_subbands", "num_scales", "scale", "num_channels")}
     model |= {n: getattr(arch, n) for n in ("growth", "num_blocks_per_scale", "bottleneck_factor")}
     audio = {"n_fft": arch.n_fft, "hop_length": arch.hop, "dim_f": arch.dim_f, "num_channels": 2}
     training = SimpleNamespace(instruments=list(range(arch.outputs)))
     config = SimpleNamespace(model=SimpleNamespace(**model), audio=SimpleNamespace(**audio), training=training)
-    theirs, state = module["TFC_TDF_net"](config).double().eval(), random_state(arch, 1)
+    theirs, state = module.TFC_TDF_net(config).double().eval(), random_state(arch, 1)
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     lacking, surplus = theirs.load_state_dict(tensors, strict=False)
     assert not surplus and all(key.endswith("num_batches_tracked") for key in lacking)

@@ -6,12 +6,11 @@ from functools import partial
 import onnx
 import torch
 
-from ortsep.base.errors import UsageError
 from ortsep.export.families.mdx23c.architecture import Architecture, State, parameter_count, random_state
 from ortsep.export.families.mdx23c.checkpoint import described, read_architecture
 from ortsep.export.families.mdx23c.graph import build_graph
 from ortsep.export.families.mdx23c.network import Network
-from ortsep.export.family import Choice
+from ortsep.export.family import Choice, wanted_stems
 from ortsep.export.msst import Cut, Source, SpectralNetwork, Transform, cut_of, load_card
 from ortsep.export.weights.frontdoor import Checkpoint, name_stems
 from ortsep.export.weights.msst_yaml import Settings
@@ -41,8 +40,7 @@ def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
 
 def _random(read: Settings, source: Source, seed: int, choice: Choice) -> SpectralNetwork:
     arch = described(read, len(source.stems), source.name)
-    if unknown := [stem for stem in choice.stems if stem not in source.stems]:
-        raise UsageError(f"{source.name} has no stem {' or '.join(unknown)}; it has {', '.join(source.stems)}")
+    wanted_stems(source.stems, choice.stems, source.name)
     return _original(arch, random_state(arch, seed), source, source.wanted(choice), cut_of(read, arch.chunk))
 
 
