@@ -35,6 +35,7 @@ FAMILIES = {
     "drums_mini": "ortsep.export.families.drums_mini.original",
     "larsnet": "ortsep.export.families.larsnet.original",
     "mdx23c": "ortsep.export.families.mdx23c.original",
+    "mdx_net": "ortsep.export.families.mdx_net.original",
     "moises_light": "ortsep.export.families.moises_light.original",
     "open_unmix": "ortsep.export.families.open_unmix.original",
     "spleeter": "ortsep.export.families.spleeter.original",

@@ -19,7 +19,7 @@ def main(name: str, weights: str, song: str, output: str) -> None:
 
     original = load_original(find_card(name), choose_weights(weights or None))
     backend, separate = original.baseline()
-    names = original.spec.stems
+    names = original.spec.names
     del original
     ready, began = time.time(), time.perf_counter()
     mix, rate = soundfile.read(song, dtype="float32", always_2d=True)

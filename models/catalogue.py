@@ -43,8 +43,9 @@ class Card:
     """Of the weights, as their publisher states it; a sentence where there is no plain licence."""
     redistributable: bool | None
     parameters: int
+    """0 where nobody states them."""
     size_mb: int
-    """Of the exported file or files, float32."""
+    """Of the exported file or files, float32; 0 where nobody states it."""
     advice: str
     """One sentence: what to take this model for."""
     sources: tuple[Source, ...] = ()

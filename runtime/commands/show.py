@@ -30,7 +30,9 @@ def models_command(*, as_json: bool) -> int:
             print(f"\n{family}")
         mark = "*" if row["exported"] else " "
         stems = ", ".join(row["stems"])
-        print(f" {mark} {row['name']:<{width}}  {row['size_mb']:>5} MB  {row['sample_rate'] / 1000:g} kHz  {stems}")
+        print(
+            f" {mark} {row['name']:<{width}}  {row['size_mb'] or '?':>5} MB  {row['sample_rate'] / 1000:g} kHz  {stems}"
+        )
         print(f"   {'':<{width}}  {row['advice']}")
         print(f"   {'':<{width}}  weights: {row['licence']}")
     for folder in others:
