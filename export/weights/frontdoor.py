@@ -54,6 +54,9 @@ ARCHITECTURES = (
     Architecture("scnet_tran", "SCNet Tran", ENCODER, has=r"time_layer\.layers\."),
     Architecture("scnet", "SCNet", ENCODER),
     Architecture("mdx23c", "MDX23C", "encoder_blocks.0.tfc_tdf.blocks.0.shortcut.weight", "mdx23c"),
+    Architecture(
+        "mdx_net", "MDX-Net's ConvTDFNet", "first_conv.0.weight", "mdx_net", has=r"^encoding_blocks\.0\.tfc\."
+    ),
     Architecture("htdemucs", "HTDemucs", "tencoder.0.conv.weight", has=r"^crosstransformer\."),
     Architecture("hdemucs", "HDemucs", "tencoder.0.conv.weight", lacks=r"^crosstransformer\."),
     Architecture("bandit_v2", "BandIt v2", "band_split.norm_fc_modules.0.combined.0.weight"),

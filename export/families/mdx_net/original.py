@@ -21,6 +21,7 @@ from ortsep.export.families.mdx_net.network import ConvTDFNet, Shape, load_netwo
 from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.export.graph.rename import with_our_tensors
 from ortsep.export.passes import optimize
+from ortsep.export.weights.frontdoor import Checkpoint
 from ortsep.models.catalogue import Card
 from ortsep.models.contracts.contract import Wishes
 from ortsep.models.contracts.mdx_net import ENTRIES, HOP, Entry, mdx_spec
@@ -213,6 +214,13 @@ def load(card: Card, choice: Choice) -> MdxNet:
     return replace(made, spec=replace(made.spec, name=card.name, weights=weights), file=f"{card.name}.onnx")
 
 
+def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> MdxNet:
+    """The model in a recognised .ckpt, whose hyper_parameters are read too. Raises WeightsError, UsageError."""
+    if choice.stems:
+        raise UsageError(f"{checkpoint.path} gives one stem, and the rest is the mixture less it; leave --stems out")
+    return from_file(checkpoint.path, Wishes())
+
+
 def from_file(path: Path, wishes: Wishes, entry: Entry | None = None) -> MdxNet:
     """The model in a .onnx file of UVR's or in a .ckpt of ConvTDFNet. ``entry`` holds what the file does not say."""
     from ortsep.export.weights.checkpoints import existing_file, file_sha256
@@ -242,8 +250,9 @@ def _from_checkpoint(path: Path, sha256: str, entry: Entry | None) -> MdxNet:
     settings = held.get("hyper_parameters", {})
     parameters = _settings(settings if isinstance(settings, Mapping) else {}, network.shape, entry, path)
     spec = mdx_spec(parameters, path.stem)
+    notes = () if entry else ("a checkpoint says nothing of the gain that UVR calls compensate: 1 is taken",)
     weights = Weights(source=path.name, sha256=sha256)
-    spec = replace(spec, weights=weights, parameters=parameter_count(network))
+    spec = replace(spec, weights=weights, parameters=parameter_count(network), notes=(*spec.notes, *notes))
     return MdxNet(spec, network, f"{path.stem}.onnx")
 
 

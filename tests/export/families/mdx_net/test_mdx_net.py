@@ -20,7 +20,8 @@ from ortsep.export.families.mdx_net.double import run_double
 from ortsep.export.families.mdx_net.graph import build_graph
 from ortsep.export.families.mdx_net.network import ConvTDFNet, Shape, load_network, read_shape
 from ortsep.export.families.mdx_net.original import from_file, load
-from ortsep.export.family import Choice
+from ortsep.export.family import Choice, open_original
+from ortsep.export.weights.frontdoor import open_checkpoint
 from ortsep.export.weights.random_weights import randomise
 from ortsep.graphs.session import Session
 from ortsep.models.catalogue import catalogue, find_card
@@ -96,6 +97,15 @@ def test_a_checkpoint_exports_and_runs_as_uvr(tmp_path: Path, snr: Snr) -> None:
 
     stem = hosts.uvr_mdx(mix.astype(np.float64), graph, 2048, 512, 32)
     assert snr(np.stack([stem, mix - stem]), original.separate(mix)) >= 120
+
+
+def test_a_checkpoint_through_the_front_door(tmp_path: Path) -> None:
+    opened = open_checkpoint(checkpoint(tmp_path / "Mine.ckpt"))
+    assert opened.architecture.family == "mdx_net"
+    original = open_original(opened, Choice(path=opened.path))
+    assert original.spec.names == ("vocals", "instrumental") and "compensate" in original.spec.notes[-1]
+    with pytest.raises(UsageError, match="gives one stem"):
+        open_original(opened, Choice(path=opened.path, stems=("vocals",)))
 
 
 def test_the_catalogue_has_all_of_uvr_s_files() -> None:
