@@ -94,16 +94,21 @@ function show(known) {
     $("jobs").prepend(job.item);
     $("work").hidden = false;
   }
-  job.document = known;
   const over = ["done", "failed", "cancelled"].includes(known.state);
+  if (job.state !== known.state) layOut(job, known, over);   // else a button would go from under a finger
+  job.state = known.state;
+  job.said.textContent = said(known);
+  if (known.progress && !over) Object.assign(job.bar, {max: known.progress.total, value: known.progress.done});
+  if (!over && !job.source) follow(job, known.id);
+}
+
+function layOut(job, known, over) {
   const buttons = make("div", {className: "buttons"});
   if (known.state === "done") buttons.append(make("button", {type: "button", className: "main", onclick: () => listen(known)}, "Listen"));
   buttons.append(make("button", {type: "button", onclick: () => remove(known.id), ariaLabel: `${over ? "Remove" : "Cancel"} ${known.song}`}, over ? "Remove" : "Cancel"));
-  const state = make("span", {className: known.state === "failed" ? "state error" : "state", role: "status"}, said(known));
-  const parts = [make("b", {}, known.song), state, buttons];
-  if (!over) parts.push(make("progress", known.progress ? {max: known.progress.total, value: known.progress.done} : {}));
-  job.item.replaceChildren(...parts);
-  if (!over && !job.source) follow(job, known.id);
+  job.said = make("span", {className: known.state === "failed" ? "state error" : "state", role: "status"});
+  job.bar = make("progress", {ariaLabel: `Progress of ${known.song}`});
+  job.item.replaceChildren(make("b", {}, known.song), job.said, buttons, ...(over ? [] : [job.bar]));
 }
 
 function said(known) {
