@@ -1,0 +1,1 @@
+"""BS-RoFormer and Mel-Band RoFormer."""
