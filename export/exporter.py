@@ -131,7 +131,7 @@ def write_export(
             spec = replace(
                 attached_spec(exact) or spec,
                 exporter=f"ortsep {ortsep.__version__}",
-                precision=precision,
+                precision=spec.precision if precision == "fp32" else precision,
                 validation=figures,
                 timing=timing,
                 portable=not domains,

@@ -38,6 +38,7 @@ FAMILIES = {
     "mdx_net": "ortsep.export.families.mdx_net.original",
     "moises_light": "ortsep.export.families.moises_light.original",
     "open_unmix": "ortsep.export.families.open_unmix.original",
+    "roformer": "ortsep.export.families.roformer.original",
     "spleeter": "ortsep.export.families.spleeter.original",
 }
 """A card's family (the name of its file in models/cards) and the module that is a ``Family``."""

@@ -18,6 +18,8 @@ from ortsep.base.errors import ModelError
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent / "bundled"
 
+TASKS = ("vocals", "instrumental", "karaoke", "dereverb", "denoise", "crowd", "drums", "instruments")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -53,6 +55,10 @@ class Card:
     homepage: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the family's exporter needs to know to tell its models apart."""
+    task: str = ""
+    """What people take it for, in a word of ``TASKS``; empty where its stems say it."""
+    sdr: Mapping[str, float] = field(default_factory=dict)
+    """Signal-to-distortion ratio of a stem in dB, as its publisher or those who list it measured it."""
 
 
 def _card(family: str, name: str, table: Any, common: Any, path: Path) -> Card:
@@ -102,6 +108,8 @@ def _wrong(card: Card, stems: object, aliases: object) -> str:
             for source in card.sources
         ),
         "table of arguments": isinstance(card.arguments, dict),
+        "task": card.task in ("", *TASKS),
+        "table of SDRs": isinstance(card.sdr, dict) and all(type(db) in (int, float) for db in card.sdr.values()),
     }
     return next((what for what, right in checks.items() if not right), "")
 

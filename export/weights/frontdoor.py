@@ -257,7 +257,7 @@ def name_stems(checkpoint: Checkpoint, count: int, wanted: tuple[str, ...]) -> t
             f"{checkpoint.path} gives {count} stem{'s' * (count > 1)} and its configuration names {len(names)} "
             f"({', '.join(names)}); give the yaml that came with it"
         )
-    if unknown := [name for name in wanted if name not in names]:
+    if unknown := [name for name in wanted if name not in (*names, checkpoint.settings.rest)]:
         raise UsageError(f"{checkpoint.path} has no stem {' or '.join(unknown)}; it has {', '.join(names)}")
     return names
 
@@ -269,12 +269,15 @@ def missing_setting(checkpoint: Checkpoint, what: str) -> WeightsError:
     )
 
 
-def check_names(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]], most: int = 6) -> None:
+def check_names(
+    checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]], given: State | None = None, most: int = 6
+) -> None:
     """Refuse a checkpoint whose parameters aren't those of its architecture, all of them and no others.
 
-    ``wanted``: name and shape of each. Raises WeightsError with what is missing, unknown or of another shape.
+    ``wanted``: name and shape of each; ``given``: the parameters, the checkpoint's by default. Raises WeightsError with
+    what is missing, unknown or of another shape.
     """
-    have = {name: tuple(map(int, array.shape)) for name, array in checkpoint.state.items()}
+    have = {name: tuple(map(int, array.shape)) for name, array in (given or checkpoint.state).items()}
     lines = [f"{n} is {list(have[n])} for {list(s)}" for n, s in wanted.items() if n in have and have[n] != s]
     lines += [f"{n} is missing" for n in wanted if n not in have]
     lines += [f"{n} is unknown" for n in have if n not in wanted]

@@ -8,6 +8,7 @@ bands (adjoining, or overlapping triangles of a mel filter bank), in where the n
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -76,8 +77,7 @@ class Architecture:
 
 def adjoining(widths: tuple[int, ...]) -> tuple[Band, ...]:
     """Bands of so many bins, one above the other."""
-    edges = np.cumsum((0, *widths))
-    return tuple((int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return tuple((int(a), int(b)) for a, b in pairwise(np.cumsum((0, *widths))))
 
 
 def mel_bands(count: int, n_fft: int, sample_rate: int) -> tuple[Band, ...]:

@@ -73,7 +73,8 @@ class Builder:
     def scaled(self, weight: str, gamma: str) -> F32:
         """A linear layer's weight [out, in] with the norm before it: sqrt(in) * gamma in its columns; transposed."""
         scale = self.get(gamma).astype(np.float64) * len(self.get(gamma)) ** 0.5
-        return (self.get(weight) * scale).T.astype(np.float32)
+        scaled: F32 = (self.get(weight) * scale).T.astype(np.float32)
+        return scaled
 
     # -- bands ----------------------------------------------------------------------------------------------------
 
@@ -293,9 +294,9 @@ def build_graph(
     portable: bool = False,
     half: bool = False,
 ) -> onnx.ModelProto:
-    """The network as a graph: ``spectrum`` [B, 2C, F, T] to ``stem_spectra`` [B, S, 2C, F, T], T from 4 to ``positions``.
+    """The network as a graph: ``spectrum`` [B, 2C, F, T] to ``stem_spectra`` [B, S, 2C, F, T].
 
-    ``rows``: the stems wanted, all by default. ``portable``: operators of the ONNX standard only. ``half``: large
-    weights stored as float16.
+    T is any number from 4 to ``positions``. ``rows``: the stems wanted, all by default. ``portable``: operators of the
+    ONNX standard only. ``half``: large weights stored as float16.
     """
     return Builder(arch, state, positions, portable, half).build(rows or range(arch.stems))
