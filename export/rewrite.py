@@ -1,7 +1,5 @@
 """``ortsep adopt --rewrite``: a recognised file as ortsep's own, with our tensors and its spec inside, proven equal."""
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +9,8 @@ import onnx
 
 import ortsep
 from ortsep.base.decibels import snr
-from ortsep.base.errors import ModelError, OutputError, UsageError
-from ortsep.base.whole import hold, release
+from ortsep.base.errors import ModelError, UsageError
+from ortsep.base.whole import whole_folder
 from ortsep.export.graph.builder import attach_spec, parameter_count, save_model
 from ortsep.export.graph.rename import with_our_tensors
 from ortsep.export.passes import optimize
@@ -40,23 +38,10 @@ def rewrite(path: Path, output: Path, wishes: Wishes | None = None, *, say: Say 
     if output.exists() and (not output.is_dir() or path.parent.resolve() == output.resolve()):
         raise UsageError(f"{output} is a file or the folder of {path.name} itself; choose another with -o")
     spec = replace(given, tensors=Tensors(), bag=given.bag if len(given.bag) > 1 else ())
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        working = hold(Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)))
-    except OSError as error:
-        raise OutputError(f"{output} can't be written ({error.strerror}); choose another with -o") from error
-    try:
+    with whole_folder(output, "choose another with -o", stale="*.onnx") as working:
         for member in given.bag:
             spec = _one(path.parent / member.file, working / member.file, given, member, spec, say)
         write_manifest(working / MANIFEST, spec.names)
-        output.mkdir(exist_ok=True)
-        for file in working.iterdir():
-            file.replace(output / file.name)
-    except OSError as error:
-        raise OutputError(f"{output} can't be written ({error.strerror}); choose another with -o") from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-        release(working)
     return Adopted(output, made.contract, made.title, spec)
 
 

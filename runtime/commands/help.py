@@ -77,7 +77,7 @@ _COLUMN = 27
 ADOPT = "Give somebody else's ONNX file its spec.json and stems.txt, so that it runs as ortsep's own."
 ADOPT_EXAMPLES = """\
   ortsep adopt UVR-MDX-NET-Inst_HQ_3.onnx
-  ortsep adopt *.onnx
+  ortsep adopt *.onnx -o models/
 """
 SERVE = "Serve separations over HTTP, with a page: open the address that it prints."
 SERVE_EXAMPLES = """\

@@ -8,19 +8,24 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.errors import OrtsepError
-from ortsep.models.catalogue import BUNDLED, Card, catalogue, exported_home, folder_name
+from ortsep.models.catalogue import BUNDLED, Card, catalogue, exported_home, folder_name, model_homes
 
 _REDISTRIBUTABLE = {True: "yes", False: "no", None: "unstated"}
 
 
 def models_command(*, as_json: bool) -> int:
-    """The catalogue with what is exported here, and exported models that are not in it."""
-    rows = [_row(card) for card in catalogue().values()]
+    """The catalogue with what is exported here, exported models that are not in it, and other people's files."""
+    from ortsep.graphs.library import loose_files, model_folders
+
+    folders = model_folders([*model_homes(), BUNDLED])
+    loose = loose_files(model_homes())
+    rows = [_row(card, folders) for card in catalogue().values()]
     known = {folder_name(card.name) for card in catalogue().values()}
-    others = [f for f in _exported_folders() if f.name not in known]
+    others = [f for f in folders if f.name not in known]
     if as_json:
         extra = [{"name": f.name, "exported": str(f)} for f in others]
-        print(json.dumps({"version": __version__, "models": rows + extra}))
+        files = [{**asdict(one), "path": str(one.path)} for one in loose]
+        print(json.dumps({"version": __version__, "models": rows + extra, "files": files}))
         return 0
     width = max((len(r["name"]) for r in rows), default=4)
     family = None
@@ -37,18 +42,15 @@ def models_command(*, as_json: bool) -> int:
         print(f"   {'':<{width}}  weights: {row['licence']}")
     for folder in others:
         print(f" * {folder.name}  (not in the catalogue)  {folder}")
+    for one in loose:
+        what = f"{one.title}: {', '.join(one.stems)}" if not one.reason else f"can't run: {one.reason}"
+        print(f" * {one.path.stem}  {what}")
     print(f"\n* exported here, in {exported_home()}. Export another with: ortsep export NAME")
     return 0
 
 
-def _exported_folders() -> list[Path]:
-    homes = [exported_home(), BUNDLED]
-    folders = [folder for home in homes if home.is_dir() for folder in sorted(home.iterdir())]
-    return [f for f in folders if not f.name.startswith(".") and any(f.glob("*.onnx"))]
-
-
-def _row(card: Card) -> dict[str, Any]:
-    place = next((f for f in _exported_folders() if f.name == folder_name(card.name)), None)
+def _row(card: Card, folders: list[Path]) -> dict[str, Any]:
+    place = next((f for f in folders if f.name == folder_name(card.name)), None)
     return {
         "name": card.name,
         "aliases": list(card.aliases),

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ortsep.base.errors import ModelError, OutputError, UsageError
-from ortsep.base.whole import hold, partial_path, release
+from ortsep.base.errors import ModelError, UsageError
+from ortsep.base.whole import whole_file
 from ortsep.graphs.recognised import SIDECAR, read_sidecar, recognised, sidecar_text, with_members
 from ortsep.models.contracts.contract import Wishes
 from ortsep.models.onnx_file import external_files, read_metadata
 from ortsep.models.spec import METADATA_KEY, ModelSpec
 from ortsep.stems.manifest import FILE_NAME as MANIFEST
 from ortsep.stems.manifest import write_manifest
+
+MEND = "choose another folder with -o"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def adopt(path: Path, wishes: Wishes | None = None, output: Path | None = None) 
         _check_own(folder, files)
     else:
         _bring(files, folder)
-    _write(folder / SIDECAR, sidecar_text(spec))
+    with whole_file(folder / SIDECAR, MEND) as partial:
+        partial.write_text(sidecar_text(spec), encoding="utf-8", newline="\n")
     write_manifest(folder / MANIFEST, spec.names)
     return Adopted(folder, made.contract, made.title, spec)
 
@@ -63,37 +66,17 @@ def _check_own(folder: Path, files: Sequence[Path]) -> None:
 
 
 def _bring(files: Sequence[Path], folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        extra = [part for file in files for part in external_files(file)]
-        for file in [*files, *extra]:
-            target = folder / file.name
-            if target.exists() and target.samefile(file):
-                continue
-            partial = hold(partial_path(target))
+    extra = [part for file in files for part in external_files(file)]
+    for file in [*files, *extra]:
+        target = folder / file.name
+        if target.exists() and target.samefile(file):
+            continue
+        with whole_file(target, MEND) as partial:
             try:
-                try:
-                    partial.hardlink_to(file)
-                except OSError:
-                    shutil.copyfile(file, partial)
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-                release(partial)
-    except OSError as error:
-        raise OutputError(f"{folder} can't be written ({error.strerror}); choose another with -o") from error
-
-
-def _write(path: Path, text: str) -> None:
-    partial = hold(partial_path(path))
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror}); choose a folder with -o") from error
-    finally:
-        partial.unlink(missing_ok=True)
-        release(partial)
+                partial.unlink()
+                partial.hardlink_to(file)
+            except OSError:
+                shutil.copyfile(file, partial)
 
 
 def _sha256(path: Path) -> str:
