@@ -40,6 +40,10 @@ class WeightsError(OrtsepError, ValueError):
     """A checkpoint that is damaged, unsafe to load, or not of the expected architecture."""
 
 
+class TimedOut(OrtsepError, TimeoutError):
+    """Reading or separating a song took longer than it was given."""
+
+
 class DownloadError(OrtsepError, OSError):
     """Weights that can't be fetched, or arrive with the wrong hash."""
 

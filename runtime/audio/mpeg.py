@@ -4,7 +4,11 @@ Sources: ISO 11172-3 and 13818-3 for the headers; the Xing, LAME and VBRI header
 """
 
 import struct
+from dataclasses import replace
 from typing import BinaryIO, NamedTuple
+
+from ortsep.audio.contents import MOST_JUNK, Contents, read_at, whole
+from ortsep.audio.tags import id3_length
 
 
 class Frame(NamedTuple):
@@ -29,28 +33,6 @@ _DECODER_DELAY = 529
 """Samples by which a Layer III decoder lags, which libmpg123 drops on top of the delay that a LAME tag gives."""
 
 
-class Mpeg(NamedTuple):
-    """An MPEG stream: frames that its header claims (None: none) and that are there (None: not counted)."""
-
-    claimed: int | None
-    frames: int | None
-    cut: bool
-    begin: int
-    """Where the first frame of audio is."""
-    front: bytes | None
-    """What to put before ``begin`` so that libmpg123 counts right; None where the file's own header serves."""
-
-
-def after_id3(head: bytes, position: int) -> int:
-    """Where an ID3v2 tag ends whose 10 bytes of header are ``head``: its size is written in 7 bits a byte."""
-    return position + 10 + sum((b & 0x7F) << shift for b, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-
-
-def _at(file: BinaryIO, position: int, length: int) -> bytes:
-    file.seek(position)
-    return file.read(length)
-
-
 def _frame(head: bytes) -> Frame | None:
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -68,71 +50,76 @@ def _frame(head: bytes) -> Frame | None:
     return Frame(length, samples, layer, side, (version, layer, rate))
 
 
-def read_mpeg(file: BinaryIO, size: int, start: int) -> Mpeg | None:
-    """Count the frames from about ``start`` on and compare with the Xing or VBRI header; None where none are found."""
-    begin = _first_frame(file, size, start)
-    if begin is None:
+def read_mpeg(file: BinaryIO, begin: int, end: int, reach: int) -> Contents | None:
+    """Count the frames of a stream and compare with its Xing or VBRI header. ``claimed`` and ``present`` are frames.
+
+    None where fewer than three frames in a row (or as many as there are) begin within ``reach`` bytes from ``begin``.
+    """
+    first = _first_frame(file, begin, end, reach)
+    if first is None:
         return None
-    head = _at(file, begin, 192)
+    head = read_at(file, first, 192)
     frame = _frame(head)
     assert frame is not None
-    if frame.layer != 3:
-        return Mpeg(None, None, False, begin, None)
     at = 4 + frame.side
-    xing, vbri = head[at : at + 4] in (b"Xing", b"Info"), head[36:40] == b"VBRI"
+    xing = frame.layer == 3 and head[at : at + 4] in (b"Xing", b"Info")
+    vbri = frame.layer == 3 and head[36:40] == b"VBRI"
     claimed = claimed_bytes = None
     if xing:
-        flags, first, second = struct.unpack(">III", head[at + 4 : at + 16].ljust(12, b"\0"))
-        claimed = first if flags & 1 else None
-        claimed_bytes = second if flags & 3 == 3 else None
+        flags, frames_field, bytes_field = struct.unpack(">III", head[at + 4 : at + 16].ljust(12, b"\0"))
+        claimed = frames_field if flags & 1 else None
+        claimed_bytes = bytes_field if flags & 3 == 3 else None
     elif vbri:
         claimed_bytes, claimed = struct.unpack(">II", head[46:54].ljust(8, b"\0"))
-    audio = begin + frame.length if xing or vbri else begin
-    frames, end = _count_frames(file, size, audio, frame.family)
+    audio = first + frame.length if xing or vbri else first
+    frames, stop = _count_frames(file, audio, end, frame.family)
+    found = replace(whole("mpeg", first, stop), claimed=claimed or None, present=frames)
+    if frame.layer != 3:
+        return replace(found, samples=frames * frame.samples)
     # Some encoders count the Xing frame itself: one frame too few only counts where bytes are missing too.
-    short = claimed_bytes is not None and size - begin < claimed_bytes
+    short = claimed_bytes is not None and end - first < claimed_bytes
     cut = bool(claimed) and frames < (claimed or 0) - (0 if short else 1)
-    trusted = xing and claimed and frames <= claimed + 1
-    front = None if trusted else _counting_header(head[:4], frames, end - audio)
-    return Mpeg(claimed or None, frames, cut, audio, front)
+    if not (xing and claimed and frames <= claimed + 1):
+        found = replace(found, parts=((_counting_header(head[:4], frames, stop - audio), (audio, stop)),))
+    return replace(found, problem="cut off" if cut else None)
 
 
-def _first_frame(file: BinaryIO, size: int, start: int) -> int | None:
-    """Where the first of three frames in a row is (or of as many as there are), at most 64 KiB on."""
-    window = _at(file, start, 1 << 16)
+def _first_frame(file: BinaryIO, begin: int, end: int, reach: int) -> int | None:
+    """Where the first of three frames in a row is (or of as many as there are), less than ``reach`` bytes on."""
+    window = read_at(file, begin, min(reach, end - begin))
     at = -1
     while (at := window.find(b"\xff", at + 1)) >= 0:
-        position, family = start + at, None
+        position, family = begin + at, None
         for _ in range(3):
-            frame = _frame(_at(file, position, 4))
+            frame = _frame(read_at(file, position, 4))
             if frame is None or frame.family != (family or frame.family):
                 break
             family, position = frame.family, position + frame.length
-            if position >= size:
-                return start + at
+            if position >= end:
+                return begin + at
         else:
-            return start + at
+            return begin + at
     return None
 
 
-def _count_frames(file: BinaryIO, size: int, position: int, family: tuple[int, int, int]) -> tuple[int, int]:
+def _count_frames(file: BinaryIO, position: int, end: int, family: tuple[int, int, int]) -> tuple[int, int]:
     """Complete frames from ``position`` on, tags and junk between them skipped, and where the last one ends."""
-    count, end = 0, position
-    while position < size:
-        head = _at(file, position, 10)
+    count, stop = 0, position
+    while position < end:
+        head = read_at(file, position, 10)
         frame = _frame(head)
         if frame is not None and frame.family == family:
             position += frame.length
-            if position <= size:
-                count, end = count + 1, position
-        elif head[:3] == b"ID3" and len(head) == 10:
-            position = after_id3(head, position)
+            if position <= end:
+                count, stop = count + 1, position
+        elif length := id3_length(head):
+            position += length
         else:
-            found = _first_frame(file, size, position + 1)
+            found = _first_frame(file, position + 1, end, MOST_JUNK)
             if found is None:
                 break
             position = found
-    return count, end
+    return count, stop
 
 
 def _counting_header(head: bytes, frames: int, audio_bytes: int) -> bytes:

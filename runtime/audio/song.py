@@ -4,9 +4,9 @@ What is wrong with a file is found before anything is made of it: a missing, emp
 lies about the length, samples that are not finite, more channels than stereo.
 """
 
-import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,46 +15,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.audio.decode import Stream, probe
-from ortsep.base.errors import AudioError, FileMissing, UsageError
+from ortsep.audio.decode import probe, read
+from ortsep.audio.layouts import downmix as shares
+from ortsep.audio.stream import Stream
+from ortsep.base.errors import AudioError, FileMissing, OrtsepError, UsageError
 
 F32 = npt.NDArray[np.float32]
 
 BLOCK = 65536
 _RATES = (1000, 768_000)
 _MOST_CHANNELS = 64
-
-_WAVE_ORDER = {
-    3: "FL FR FC",
-    4: "FL FR BL BR",
-    5: "FL FR FC BL BR",
-    6: "FL FR FC LFE BL BR",
-    7: "FL FR FC LFE BC SL SR",
-    8: "FL FR FC LFE BL BR SL SR",
-}
-"""Microsoft's order of speakers by number of channels, which FLAC (RFC 9639, 9.1.3) and ffmpeg share."""
-_VORBIS_ORDER = {
-    3: "FL FC FR",
-    4: "FL FR BL BR",
-    5: "FL FC FR BL BR",
-    6: "FL FC FR BL BR LFE",
-    7: "FL FC FR SL SR BC LFE",
-    8: "FL FC FR SL SR BL BR LFE",
-}
-"""The order of Vorbis I, 4.3.9, and of Opus (RFC 7845, 5.1.1.2), which libsndfile leaves as it is."""
-_HALF = math.sqrt(0.5)
-_SPEAKERS = {
-    "FL": (1.0, 0.0),
-    "FR": (0.0, 1.0),
-    "FC": (_HALF, _HALF),
-    "LFE": (0.0, 0.0),
-    "BL": (_HALF, 0.0),
-    "BR": (0.0, _HALF),
-    "SL": (_HALF, 0.0),
-    "SR": (0.0, _HALF),
-    "BC": (0.5, 0.5),
-}
-"""Shares of left and right by ITU-R BS.775-3, annex 4, table 2 (3/2 to 2/0); in 7.1 both pairs are surrounds."""
+_LATEST = 1e9
+"""Seconds: 30 years, beyond which nothing can be counted in samples for sure."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +52,25 @@ class Song:
     allow_truncated: bool
     mix: tuple[tuple[float, ...], ...] | None
     """Rows left and right, a column for each of the file's channels."""
+    deadline: float | None = None
+    """When reading must have ended, of time.monotonic."""
 
-    def blocks(self, size: int = BLOCK) -> Iterator[F32]:
+    def blocks(self, size: int = BLOCK, complain: Callable[[str], None] | None = None) -> Iterator[F32]:
         """Decode anew: float32 blocks [C, n], C-contiguous, 1 <= n <= ``size``.
 
-        Raises AudioError for samples that are not finite, and at the end for a file that holds less than it promised.
+        ``complain`` hears what the decoder found wrong without giving up. Raises AudioError for samples that are not
+        finite, and at the end for a file that holds less than it promised; TimedOut at ``deadline``.
         """
         taken, matrix = 0, None if self.mix is None else np.array(self.mix, np.float32)
-        with closing(self.source.read(self.start, size)) as decoded:  # type: ignore[type-var]
+        stop = None if self.limit is None else self.start + self.limit
+        decoded = read(self.source, self.start, size, stop, self.deadline, complain)
+        with closing(decoded):  # type: ignore[type-var]
             for block in decoded:
-                if self.limit is not None:
-                    block = block[: self.limit - taken]
                 self._check_finite(block, taken)
                 taken += len(block)
                 yield np.ascontiguousarray(block.T) if matrix is None else matrix @ block.T
-                if taken == self.limit:
-                    return
+        if taken == self.limit:
+            return
         if taken == 0:
             raise AudioError(_nothing(self.path, self.start / self.sample_rate))
         short = self.samples is not None and taken < self.samples - self.source.slack
@@ -121,15 +96,18 @@ class Scan:
 
     samples: int
     peak: tuple[float, ...]
+    warnings: tuple[str, ...] = ()
+    """What the decoder found wrong without giving up, as sentences."""
 
 
 def scan(song: Song) -> Scan:
     """Decode the whole song once and hold nothing. Raises AudioError for whatever ``Song.blocks`` would raise."""
     samples, peak = 0, np.zeros(song.channels, np.float32)
-    for block in song.blocks():
+    complaints: list[str] = []
+    for block in song.blocks(complain=complaints.append):
         samples += block.shape[1]
         peak = np.maximum(peak, np.maximum(block.max(axis=1), -block.min(axis=1)))
-    return Scan(samples, tuple(float(p) for p in peak))
+    return Scan(samples, tuple(float(p) for p in peak), tuple(complaints))
 
 
 def open_song(
@@ -139,25 +117,28 @@ def open_song(
     duration: float | None = None,
     downmix: bool = False,
     allow_truncated: bool = False,
+    timeout: float | None = None,
 ) -> Song:
     """Open a song, or ``duration`` seconds of it from ``start`` on, rounded to samples and ended by the song's end.
 
-    ``downmix`` takes 3 and more channels to stereo: by ITU-R BS.775 where the number of channels has a standard layout,
-    otherwise their mean on both sides. ``allow_truncated`` takes what is there of a file that is cut off or whose
-    header lies about its length.
+    ``downmix`` takes 3 and more channels to stereo by the speakers that the file states (``ortsep.audio.layouts``);
+    what is assumed of one that states none is among the warnings. ``allow_truncated`` takes what is there of a file
+    that is cut off or longer than its header says. Reading ends ``timeout`` seconds from now.
 
-    Raises FileMissing, UsageError for a start or duration that is none, and AudioError for everything in the file.
+    Raises FileMissing, UsageError for a start or duration that is none, AudioError for everything in the file, and
+    TimedOut, also while the song is read.
     """
-    if not (math.isfinite(start) and start >= 0):
+    if not 0 <= start <= _LATEST:
         raise UsageError(f"--start {start:g} is not a time in the song; give seconds from 0 on")
-    if duration is not None and not (duration > 0 and math.isfinite(duration)):
+    if duration is not None and not 0 < duration <= _LATEST:
         raise UsageError(f"--duration {duration:g} is no length; give seconds above 0")
+    deadline = None if timeout is None else time.monotonic() + timeout
     path = Path(path)
     _check_file(path)
     try:
-        stream = probe(path)
+        stream = probe(path, deadline)
     except OSError as error:
-        if isinstance(error, AudioError | FileMissing):
+        if isinstance(error, OrtsepError):
             raise
         raise AudioError(f"{path} can't be read ({error.strerror or error}); check its permissions and disk") from error
     rate, channels = stream.sample_rate, stream.channels
@@ -169,11 +150,16 @@ def open_song(
         raise AudioError(f"{path} has {channels} channels; add --downmix to separate its stereo downmix")
     first = round(start * rate)
     limit = None if duration is None else max(1, round(duration * rate))
-    warnings = _check_length(stream, first, limit, allow_truncated)
-    held = stream.there
+    held, warnings = _check_length(stream, first, limit, allow_truncated)
+    mix = None
+    if channels > 2:
+        mix, assumed = shares(channels, stream.layout)
+        warnings += (f"{path} {assumed}",) if assumed else ()
     if held is not None and first >= held + (0 if stream.decoder == "libsndfile" else stream.slack):
         raise AudioError(_nothing(path, start, held / rate))
     rest = None if held is None else max(1, held - first)
+    if rest is not None and stream.slack == 0:
+        limit = rest if limit is None else min(limit, rest)  # what lies behind isn't for the decoder to see
     return Song(
         path=path,
         sample_rate=rate,
@@ -187,7 +173,8 @@ def open_song(
         start=first,
         limit=limit,
         allow_truncated=allow_truncated,
-        mix=_downmix(stream) if channels > 2 else None,
+        mix=mix,
+        deadline=deadline,
     )
 
 
@@ -206,28 +193,35 @@ def _check_file(path: Path) -> None:
         raise AudioError(f"{path} is empty (0 bytes); get a complete copy")
 
 
-def _check_length(stream: Stream, first: int, limit: int | None, allowed: bool) -> tuple[str, ...]:
-    """Warnings for a file that is cut off or longer than it says, where that is allowed or beyond what is wanted."""
+def _check_length(stream: Stream, first: int, limit: int | None, allowed: bool) -> tuple[int | None, tuple[str, ...]]:
+    """The samples to read at most, where they are known, and warnings.
+
+    Raises AudioError for a file that is cut off, unless that is allowed or beyond what is wanted.
+    """
     problem, there, promised = stream.contents.problem, stream.there, stream.promised
+    notes = tuple(f"{stream.path} {note}" for note in stream.contents.notes)
     if problem is None:
         if stream.samples == 0:
             raise AudioError(_nothing(stream.path, 0.0, 0.0))
-        return ()
+        return there, notes
     if there == 0:
         raise AudioError(f"{stream.path} is cut off before its first sample; get a complete copy")
-    sure = min((n for n in (there, promised) if n is not None), default=0)
+    sure = min((n for n in (there, promised) if n is not None and stream.decoder == "libsndfile"), default=0)
     if limit is not None and first + limit <= sure:
-        return ()
+        return there, notes
     if problem == "longer":
-        message = (
-            f"{stream.path} holds {_seconds(there, stream.sample_rate)} of audio and its header claims "
-            f"{_seconds(promised, stream.sample_rate)}; mend it, or add --allow-truncated to separate all of it"
+        # The header is obeyed, as any player does: what lies behind may be another program's data.
+        held = f"{_seconds(there, stream.sample_rate)} where its header claims {_seconds(promised, stream.sample_rate)}"
+        if allowed:
+            return there, (*notes, f"{stream.path} holds {held}: all of it was read")
+        return promised, (
+            *notes,
+            f"{stream.path} holds {held}: the rest was left out; --allow-truncated takes all of it",
         )
-    else:
-        message = _cut_off(stream.path, there, promised, stream.sample_rate)
+    message = _cut_off(stream.path, there, promised, stream.sample_rate)
     if not allowed:
         raise AudioError(message)
-    return (message.split(";")[0],)
+    return there, (*notes, message.split(";")[0])
 
 
 def _cut_off(path: Path, there: int | None, promised: int | None, rate: int) -> str:
@@ -249,16 +243,3 @@ def _nothing(path: Path, start: float, held: float | None = None) -> str:
         return f"{path} holds no audio that can be decoded; get a complete copy"
     length = "" if held is None else f" ({held:.3f} s)"
     return f"{path}{length} ends before --start {start:g}; choose an earlier start"
-
-
-def _downmix(stream: Stream) -> tuple[tuple[float, ...], ...]:
-    if stream.subtype in ("VORBIS", "OPUS"):
-        layout = _VORBIS_ORDER.get(stream.channels)
-    elif stream.decoder == "ffmpeg" or stream.format in ("WAV", "WAVEX", "RF64", "W64", "FLAC"):
-        layout = _WAVE_ORDER.get(stream.channels)
-    else:
-        layout = None
-    if layout is None:
-        return ((1 / stream.channels,) * stream.channels,) * 2
-    left, right = zip(*(_SPEAKERS[name] for name in layout.split()), strict=True)
-    return left, right

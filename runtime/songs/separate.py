@@ -14,7 +14,7 @@ import numpy.typing as npt
 import ortsep
 from ortsep.audio.resample import resampled_length
 from ortsep.audio.song import Song, open_song, scan
-from ortsep.base.errors import OrtsepError, OutputError, UsageError
+from ortsep.base.errors import OutputError, TimedOut, UsageError
 from ortsep.base.threads import ahead
 from ortsep.base.whole import sweep
 from ortsep.chain import Chain
@@ -33,10 +33,6 @@ from ortsep.stems.pipe import PipeWriter
 F32 = npt.NDArray[np.float32]
 Seconds = Callable[[float, float], None]
 """Progress: seconds of audio done and in all."""
-
-
-class TimedOut(OrtsepError, TimeoutError):
-    """A separation that took longer than it was given."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def separate_file(
     ``page`` is where a report with pictures goes (``ortsep.report.write``), which is drawn after that.
     ``sink`` takes the one stem that the options choose as float WAV, and no file is written. Raises FileMissing,
     AudioError, UsageError, OutputError and, for ``page`` without matplotlib, MissingDependency; TimedOut after
-    ``timeout`` seconds of separating, with nothing left behind.
+    ``timeout`` seconds of reading and separating, with nothing left behind.
     """
     files, options = files or Files(), options or Options()
     began = time.perf_counter()
@@ -205,7 +201,7 @@ def separate_file(
 
             refresh_report(page, skipped, targets, lambda: _counted(path, files), _models(separator), options, files)
             return replace(skipped, page=str(page))
-    source = _counted(path, files)
+    source = _counted(path, files, timeout)
     song, total = source.song, source.samples
     rate = files.rate or song.sample_rate
     channels = 1 if song.channels == 1 else separator.spec.channels
@@ -326,13 +322,14 @@ def counted(path: str | Path, **options: Any) -> Counted:
     Headers lie: one cheap pass tells the true length, and finds what is broken before anything is computed.
     """
     song = open_song(path, **options)
-    total = scan(song).samples
-    return Counted(replace(song, samples=total), total)
+    found = scan(song)
+    song = replace(song, samples=found.samples, warnings=(*song.warnings, *found.warnings))
+    return Counted(song, found.samples)
 
 
-def _counted(path: str | Path, files: Files) -> Counted:
+def _counted(path: str | Path, files: Files, timeout: float | None = None) -> Counted:
     names = ("start", "duration", "downmix", "allow_truncated")
-    return counted(path, **{name: getattr(files, name) for name in names})
+    return counted(path, timeout=timeout, **{name: getattr(files, name) for name in names})
 
 
 def _skipped(separator: Separator | Chain, path: str | Path, targets: Mapping[str, Path]) -> SongReport:

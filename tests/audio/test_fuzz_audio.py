@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import budget, damaged
 
-from ortsep.audio import decode
+from ortsep.audio import ffmpeg
 from ortsep.audio.song import open_song, scan
 from ortsep.base.errors import OrtsepError
 
@@ -34,7 +34,7 @@ FILES = [encoded(*kind) for kind in KINDS if kind[0] in soundfile.available_form
 def no_ffmpeg() -> object:
     """libsndfile alone: a process of ffmpeg for each try would take all the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "_tools", lambda: None)
+        patch.setattr(ffmpeg, "tools", lambda: None)
         yield
 
 

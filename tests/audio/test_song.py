@@ -1,13 +1,8 @@
 """Reading: every format as soundfile reads it whole, hostile files as clear errors, memory that does not grow."""
 
-import json
 import os
-import shutil
-import struct
-import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,52 +181,6 @@ def test_multichannel_needs_leave(tmp_path: Path) -> None:
         assert np.array_equal(read(path, downmix=True), x[:, :channels].T)
 
 
-A = 0.5**0.5
-
-
-@pytest.mark.parametrize(
-    ("format", "subtype", "left"),
-    [
-        ("WAVEX", "FLOAT", [1, 0, A]),
-        ("WAV", "FLOAT", [1, 0, A, 0]),
-        ("WAVEX", "FLOAT", [1, 0, A, A, 0]),
-        ("FLAC", "PCM_24", [1, 0, A, 0, A, 0]),
-        ("RF64", "FLOAT", [1, 0, A, 0, A, 0]),
-        ("WAVEX", "FLOAT", [1, 0, A, 0, 0.5, A, 0]),
-        ("WAVEX", "FLOAT", [1, 0, A, 0, A, 0, A, 0]),
-        ("AIFF", "FLOAT", [1 / 6] * 6),
-        ("WAV", "FLOAT", [1 / 10] * 10),
-        ("OGG", "VORBIS", [1, A, 0, A, 0, 0]),
-        ("OGG", "VORBIS", [1, A, 0]),
-    ],
-)
-def test_downmix_coefficients(tmp_path: Path, format: str, subtype: str, left: list[float]) -> None:
-    if format == "WAV" and len(left) == 4:
-        left = [1, 0, A, 0]
-    x = music(1, len(left)) * np.float32(0.5)
-    path = save(tmp_path / "m.x", x, format, subtype)
-    decoded = sf.read(path, dtype="float64")[0].T
-    swap = {1 / len(left): left}.get(left[0]) or mirror(left, subtype)
-    expected = np.stack([np.array(left) @ decoded, np.array(swap) @ decoded])
-    assert np.abs(read(path, downmix=True) - expected).max() < 1e-6
-
-
-def mirror(left: list[float], subtype: str) -> list[float]:
-    """The right side's shares: pairs swapped, which stand at other places in Vorbis."""
-    pairs = {"VORBIS": {3: [(0, 2)], 6: [(0, 2), (3, 4)]}}.get(subtype) or {
-        3: [(0, 1)],
-        4: [(0, 1), (2, 3)],
-        5: [(0, 1), (3, 4)],
-        6: [(0, 1), (4, 5)],
-        7: [(0, 1), (5, 6)],
-        8: [(0, 1), (4, 5), (6, 7)],
-    }
-    right = list(left)
-    for i, j in pairs[len(left)]:
-        right[i], right[j] = left[j], left[i]
-    return right
-
-
 def test_an_absurd_rate_or_channel_count(tmp_path: Path) -> None:
     assert "3 Hz" in refused(save(tmp_path / "a.wav", music(0.1), rate=3))
     assert "channels" in refused(save(tmp_path / "b.wav", np.zeros((5, 200), np.float32)), downmix=True)
@@ -278,88 +227,6 @@ def test_memory_does_not_grow_with_the_song(tmp_path: Path) -> None:
 
     peak(1)
     assert peak(60) < peak(5) + 200_000
-
-
-def tool(folder: Path, name: str, body: str) -> None:
-    path = folder / name
-    path.write_text(f"#!{sys.executable}\nimport sys\n{body}")
-    path.chmod(0o755)
-
-
-M4A = struct.pack(">I", 32) + b"ftypM4A " + bytes(3000)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are scripts")
-class TestFfmpeg:
-    """The second decoder, played by scripts of its names."""
-
-    def stand_in(self, folder: Path, monkeypatch: pytest.MonkeyPatch, x: Any, duration: str, status: int = 0) -> Path:
-        (folder / "bin").mkdir()
-        x.astype("<f4").tofile(folder / "samples")
-        stream = {"codec_name": "aac", "sample_rate": "44100", "channels": x.shape[1], "duration": duration}
-        found = json.dumps({"streams": [stream], "format": {"format_name": "mov,mp4,m4a"}})
-        tool(folder / "bin", "ffprobe", f"print({found!r})")
-        body = f"sys.stdout.buffer.write(open({str(folder / 'samples')!r},'rb').read())\n"
-        body += f"open({str(folder / 'arguments')!r},'w').write(chr(10).join(sys.argv))\n"
-        body += f"sys.stdout.flush()\nif {status}: sys.exit('moov atom not found')"
-        tool(folder / "bin", "ffmpeg", body)
-        monkeypatch.setenv("PATH", str(folder / "bin"))
-        path = folder / "-so ng.m4a"
-        path.write_bytes(M4A)
-        return path
-
-    def test_decodes_what_libsndfile_cannot(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        x = music(2.5)
-        path = self.stand_in(tmp_path, monkeypatch, x, "2.5")
-        song = open_song(path)
-        assert (song.decoder, song.subtype, song.samples) == ("ffmpeg", "aac", len(x))
-        assert np.array_equal(read(path), x.T) and np.array_equal(read(path, 1000), x.T)
-        assert np.array_equal(read(path, start=1.0, duration=0.5), x.T[:, RATE : RATE + RATE // 2])
-        arguments = (tmp_path / "arguments").read_text().split("\n")
-        assert f"file:{path}" in arguments and arguments[arguments.index("-protocol_whitelist") + 1] == "file,pipe"
-        assert "--start" in refused(path, start=3.0)
-
-    def test_notices_a_cut_off_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = self.stand_in(tmp_path, monkeypatch, music(1), "2.5")
-        assert "holds 1.000 s of 2.500 s" in refused(path)
-        assert scan(open_song(path, allow_truncated=True)).samples == RATE
-
-    def test_reports_a_failure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = self.stand_in(tmp_path, monkeypatch, music(1), "1.0", status=1)
-        assert "moov atom not found" in refused(path)
-
-    def test_is_named_where_it_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", str(tmp_path))
-        (tmp_path / "a.m4a").write_bytes(M4A)
-        message = refused(tmp_path / "a.m4a")
-        assert "MPEG-4" in message and "apt-get install ffmpeg" in message
-
-    def test_a_reader_that_stops_leaves_no_process(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = self.stand_in(tmp_path, monkeypatch, music(20), "20")
-        blocks = open_song(path).blocks(1000)
-        next(blocks)
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
-        if not children.exists():
-            pytest.skip("no /proc here")
-        assert children.read_text().split()
-        blocks.close()  # type: ignore[attr-defined]
-        assert not children.read_text().split()
-
-
-@pytest.mark.skipif(not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="no ffmpeg on the PATH")
-def test_real_ffmpeg_decodes_m4a(tmp_path: Path, snr: Callable[[Any, Any], float]) -> None:
-    x = music(2)
-    wav = save(tmp_path / "x.wav", x, subtype="PCM_16")
-    for codec in ("alac", "aac"):
-        path = tmp_path / f"-{codec}: a.m4a"
-        command = ["ffmpeg", "-v", "error", "-i", wav, "-c:a", codec, "-movflags", "+faststart", f"file:{path}"]
-        subprocess.run(command, check=True)
-        y = read(path)
-        assert open_song(path).samples == len(x) <= y.shape[1] < len(x) + 2048
-        assert codec == "aac" or snr(x.T, y) > 80
-        data = path.read_bytes()
-        path.write_bytes(data[: len(data) // 2])
-        assert "cut off" in refused(path)
 
 
 def test_real_songs(shared_audio: Path) -> None:
