@@ -20,7 +20,7 @@ from ortsep.base.decibels import snr
 from ortsep.export.exporter import choose_weights, write_export
 from ortsep.export.families.moises_light.original import GRAPH
 from ortsep.export.family import load_original
-from ortsep.export.graph.builder import attach_spec
+from ortsep.export.graph.files import attach_spec
 from ortsep.models.catalogue import find_card
 from ortsep.songs.separate import counted
 

@@ -23,7 +23,8 @@ from ortsep.export.families.spleeter.original import Spleeter
 from ortsep.export.families.spleeter.reference import HOP, N_FFT
 from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Conv, Norm, UNet, networks
 from ortsep.export.family import load_original
-from ortsep.export.graph.builder import Graph, save_model
+from ortsep.export.graph.builder import Graph
+from ortsep.export.graph.files import save_model
 from ortsep.models.catalogue import find_card
 
 STEMS = ("vocals", "accompaniment")

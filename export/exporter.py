@@ -12,7 +12,7 @@ from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, OutputError, UsageError
 from ortsep.base.whole import whole_folder
 from ortsep.export.family import Choice, Downloading, Original, is_checkpoint, load_original, open_original
-from ortsep.export.graph.builder import attach_spec, attached_spec, parameter_count, save_model
+from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
 from ortsep.models.spec import Figure, ModelSpec, Timing
@@ -117,13 +117,15 @@ def write_export(
     ModelError where an SNR is below its gate.
     """
     with whole_folder(folder, "choose another with --output", stale="*.onnx") as working:
-        spec, files, figures = original.spec, [], original.spec.validation
-        timing: tuple[Timing, ...] = ()
+        spec, files = original.spec, []
+        figures: list[Figure] = list(spec.validation)
+        timing: list[Timing] = []
         for member, (file, exact) in enumerate(original.graphs(portable)):
             model = with_precision(exact, precision)
             if model is not exact:
                 measured, time = _cost(original, member, file, exact, model, precision)
-                figures, timing = figures + measured, (*timing, time)
+                figures += measured
+                timing.append(time)
                 for figure in measured:
                     say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:g})")
                 say(f"{time.stage}: {time.ratio:.2f} of the time of fp32 ({time.seconds:.3f} s, {time.machine})")
@@ -132,14 +134,15 @@ def write_export(
                 attached_spec(exact) or spec,
                 exporter=f"ortsep {ortsep.__version__}",
                 precision=spec.precision if precision == "fp32" else precision,
-                validation=figures,
-                timing=timing,
                 portable=not domains,
                 parameters=spec.parameters or parameter_count(exact),
             )
+            spec = replace(spec, validation=tuple(figures), timing=tuple(timing))
             size = save_model(attach_spec(model, spec), working / file)
             files.append((file, size, len(model.graph.node)))
             say(f"{file}: {len(model.graph.node)} nodes, {size / 1e6:.1f} MB")
+        for file, *_ in files[:-1] if timing else []:
+            _record(working / file, spec)
         write_manifest(working / FILE_NAME, spec.names)
     return Exported(folder, tuple(files), spec)
 
@@ -163,6 +166,14 @@ def _cost(
         stage = f"precision: {file} {output}, {precision}, noise"
         figures.append(Figure(stage, db, GATES[precision], "float32 graph"))
     return tuple(figures), measure_time(f"precision: {file}, {precision}", run_exact, run_model, inputs)
+
+
+def _record(path: Path, figures: ModelSpec) -> None:
+    """Give an earlier file of a bag the figures of all of them."""
+    model = onnx.load(str(path))
+    spec = attached_spec(model)
+    assert spec is not None
+    save_model(attach_spec(model, replace(spec, validation=figures.validation, timing=figures.timing)), path)
 
 
 def _licence(card: Card) -> str:

@@ -16,7 +16,7 @@ import onnx
 from ortsep.base.decibels import snr
 from ortsep.base.errors import FileMissing, ModelError, OutputError, UsageError
 from ortsep.base.whole import scratch
-from ortsep.export.graph.builder import attach_spec, save_model
+from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES, run_graph, with_precision
 from ortsep.export.passes import PassReport, optimize
 from ortsep.export.passes.norms import step_means, step_norm

@@ -11,7 +11,7 @@ import ortsep
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, UsageError
 from ortsep.base.whole import whole_folder
-from ortsep.export.graph.builder import attach_spec, parameter_count, save_model
+from ortsep.export.graph.files import attach_spec, parameter_count, save_model
 from ortsep.export.graph.rename import with_our_tensors
 from ortsep.export.passes import optimize
 from ortsep.graphs.adopt import Adopted

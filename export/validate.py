@@ -24,7 +24,7 @@ from ortsep.base.errors import ModelError, UsageError
 from ortsep.engine.stft import istft, stft
 from ortsep.export.exporter import choose_weights
 from ortsep.export.family import Choice, Original, load_original
-from ortsep.export.graph.builder import attach_spec, save_model
+from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES as PRECISION_GATES
 from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.providers import LOWER, PROVIDERS, choose_provider

@@ -1,10 +1,11 @@
 """General passes: rewriting any ONNX graph to an equal but cheaper one.
 
 A pass is a function of an ``Editor`` that returns how many places it changed, with its algebra and what it gains in its
-docstring. ``optimize`` runs them all in order; one that finds nothing leaves the model as it was, to the byte.
+docstring. ``optimize`` runs them all in order; one that finds nothing leaves the model as it was, to the byte. What
+each requires and ensures stands in ``contract``, and is checked where ``ORTSEP_CHECK_PASSES`` is set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -12,15 +13,11 @@ import onnx
 from ortsep.base.errors import ModelError
 from ortsep.export.passes.attention import fuse_attention, split_projections
 from ortsep.export.passes.clean import drop_dead, drop_expand, fold_constants, fuse_gelu, simplify_moves
+from ortsep.export.passes.contract import OLDEST, Pass, check_before, check_behind, checking
 from ortsep.export.passes.convs import crop_transposed, fold_affine, shuffle_transposed, split_glu
 from ortsep.export.passes.editor import Editor
 from ortsep.export.passes.layout import cancel_transposes, unfold_rows
 from ortsep.export.passes.norms import expansion_norm, step_means, step_norm
-
-Pass = Callable[[Editor], int]
-
-OLDEST = 13
-"""The first opset in which axes are inputs everywhere but in reductions: what the passes write."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,19 @@ def passes(portable: bool = False) -> tuple[Pass, ...]:
 
 
 def apply(model: onnx.ModelProto, one: Pass) -> tuple[onnx.ModelProto, int]:
-    """Run one pass. Returns a new model and the number of places changed, or the same model and 0."""
+    """Run one pass. Returns a new model and the number of places changed, or the same model and 0.
+
+    Raises BrokenPass for a broken contract, where contracts are checked.
+    """
+    given = check_before(one, model) if checking() else None
     editor = Editor(model)
     changed = one(editor)
-    return (editor.finish(), changed) if changed else (model, 0)
+    if not changed:
+        return model, 0
+    made = editor.finish()
+    if given is not None:
+        check_behind(one, given, made)
+    return made, changed
 
 
 def optimize(

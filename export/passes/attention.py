@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.export.passes.contract import contract
 from ortsep.export.passes.editor import Array, Editor, attribute
 
 _MICROSOFT = "com.microsoft"
@@ -32,6 +33,7 @@ class Operand:
     shape: tuple[int, int, int, int]
 
 
+@contract(without=("no operator from outside the standard that was not there",))
 def fuse_attention(ed: Editor) -> int:
     """softmax(q k^T) v as com.microsoft.MultiHeadAttention, with separate projections.
 

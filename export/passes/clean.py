@@ -6,6 +6,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from ortsep.export.passes.contract import contract
 from ortsep.export.passes.editor import Array, Editor, attribute
 from ortsep.export.passes.inference import Shape
 
@@ -15,6 +16,7 @@ _LARGEST = 1 << 21
 _MOVES = ("Reshape", "Unsqueeze", "Squeeze", "Flatten")
 
 
+@contract(ensures=("constants only as initializers",))
 def fold_constants(ed: Editor) -> int:
     """Compute once what depends on no input: position tables, transposed weights, shapes.
 
@@ -52,7 +54,7 @@ def _computed(ed: Editor, nodes: list[onnx.NodeProto], wanted: list[str]) -> dic
     names = [name for name in wanted if name not in values]
     if not names:
         return values
-    stored = {n: ed._stored[n] for node in nodes for n in node.input if n in ed._stored}
+    stored = {n: tensor for node in nodes for n in node.input if (tensor := ed.stored(n)) is not None}
     outputs = [onnx.ValueInfoProto(name=name) for name in names]
     graph = helper.make_graph(nodes, "constants", [], outputs, list(stored.values()))
     model = helper.make_model(graph, opset_imports=ed.model.opset_import, ir_version=ed.model.ir_version)
@@ -63,11 +65,10 @@ def _computed(ed: Editor, nodes: list[onnx.NodeProto], wanted: list[str]) -> dic
     return values | dict(zip(names, session.run(names, {}), strict=True))
 
 
+@contract(ensures=("no node or initializer that nothing needs",))
 def drop_dead(ed: Editor) -> int:
     """Remove nodes and initializers that no output needs."""
-    kept = ed._ordered()
-    used = {name for node in kept for name in node.input} | set(ed.outputs) | ed._pinned
-    return len(ed.nodes) - len(kept) + sum(name not in used for name in ed._stored)
+    return len(ed.nodes) - len(ed.in_order()) + len(set(ed.initializers()) - ed.needed())
 
 
 def simplify_moves(ed: Editor) -> int:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import onnx
 
+from ortsep.export.graph.algebra import affine_of_batch_norm, phase_kernel
 from ortsep.export.passes.editor import Array, Editor, attribute
 
 _OUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
@@ -78,9 +79,8 @@ def _affine(
         values = [ed.constant(name) for name in node.input[1:]]
         if any(v is None for v in values) or attribute(node, "training_mode", 0):
             return None
-        gamma, beta, mean, var = (np.asarray(v, np.float64) for v in values)
-        scale = gamma / np.sqrt(var + attribute(node, "epsilon", 1e-5))
-        return scale, beta - mean * scale
+        gamma, beta, mean, variance = (np.asarray(v) for v in values)
+        return affine_of_batch_norm(gamma, beta, mean, variance, attribute(node, "epsilon", 1e-5))
     value = ed.float_input(node)
     if value is None or shape is None or value.ndim > len(shape):
         return None
@@ -195,14 +195,10 @@ def _shuffled(
     half, ones, outputs = stride // 2, [0] * len(tail), weight.shape[1]
     parts = []
     for first in (0, half):
-        phase = np.arange(first, first + half)
-        earlier = phase + half + (stride if first == 0 else 0)
-        taps = np.stack([weight[:, :, earlier], weight[:, :, earlier - stride]], axis=3)  # [in, out, phase, tap, ...]
-        taps = np.moveaxis(taps, 0, 2).reshape(outputs * half, len(weight), 2, *weight.shape[3:])
-        begin, end = (1, 0) if first == 0 else (0, 1)
+        taps, ((above, below),) = phase_kernel(weight, stride, half, [range(first, first + half)])
         y = ed.op(
             "Conv", x, ed.const(taps), ed.const(np.repeat(bias, half)),
-            kernel_shape=list(taps.shape[2:]), pads=[begin, *ones, end, *ones],
+            kernel_shape=list(taps.shape[2:]), pads=[-above, *ones, below, *ones],
         )  # fmt: skip
         parts.append(ed.reshape(y, [0, outputs, half, rows, *tail]))
     joined = ed.op("Transpose", ed.op("Concat", *parts, axis=2), perm=[0, 1, 3, 2, *range(4, 4 + len(tail))])

@@ -4,7 +4,6 @@ A pass finds nodes, adds new ones, and points the users of an old value to a new
 when the editor finishes. Values are names, as in ONNX. Values that a subgraph (If, Loop) uses are never replaced.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -126,6 +125,18 @@ class Editor:
         """A binary node's operand that is no constant."""
         return str(next((name for name in node.input if self.constant(name) is None), node.input[0]))
 
+    def stored(self, value: str) -> onnx.TensorProto | None:
+        """The initializer of this name, where there is one that is no input as well."""
+        return self._stored.get(value)
+
+    def initializers(self) -> list[str]:
+        """The names of all initializers that are no inputs as well."""
+        return list(self._stored)
+
+    def needed(self) -> set[str]:
+        """The values that an output or a subgraph needs."""
+        return {name for node in self.in_order() for name in node.input} | set(self.outputs) | self._pinned
+
     # -- changing -------------------------------------------------------------------------------------------------
 
     def fresh(self, stem: str) -> str:
@@ -216,8 +227,7 @@ class Editor:
 
     def finish(self) -> onnx.ModelProto:
         """A new model: nodes that nothing needs gone, the others in an order in which they can run."""
-        kept = self._ordered()
-        used = {name for node in kept for name in node.input} | set(self.outputs) | self._pinned
+        kept, used = self.in_order(), self.needed()
         made = onnx.ModelProto()
         for field in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
             setattr(made, field, getattr(self.model, field))
@@ -239,7 +249,8 @@ class Editor:
         graph.initializer.extend(t for name, t in self._stored.items() if name in used)
         return made
 
-    def _ordered(self) -> list[onnx.NodeProto]:
+    def in_order(self) -> list[onnx.NodeProto]:
+        """The nodes that an output needs, in an order in which they can run."""
         place = {id(node): i for i, node in enumerate(self.nodes)}
         done: set[int] = set()
         order: list[onnx.NodeProto] = []
@@ -262,10 +273,6 @@ class Editor:
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     found = next((a for a in node.attribute if a.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
-
-
-def size_of(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
 
 
 def _constant(node: onnx.NodeProto) -> Array | None:

@@ -124,7 +124,7 @@ def _stretch(ed: Editor, start: str, layout: Layout, leaves: Leaves) -> list[onn
         if leaves(node) is None and not all(_given(ed, node, i, name, inside, layout) for i, name in _inputs(node)):
             return []
     ended = any(leaves(node) is not None for node in found.values())
-    return [node for node in ed._ordered() if id(node) in found] if ended else []
+    return [node for node in ed.in_order() if id(node) in found] if ended else []
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[tuple[int, str]]:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ortsep.export.graph.algebra import expansion_factors, two_step
 from ortsep.export.passes.editor import Array, Editor, attribute
 
-_LONG = 1 << 14
-"""Length of a last axis from which it is summed in two steps."""
 _MANY = 4096
 """Elements from which the order of a sum matters."""
 _ONES = 1 << 20
@@ -84,8 +83,9 @@ def _expanded(ed: Editor, norm: Norm, g: str, weight: Array, bias: Array) -> str
     centred = ed.op("Sub", g, m)
     energy = ed.op("Mul", centred, conv(centred, w.T @ w, np.zeros(hidden)))
     within = ed.op("Mul", ed.mean(_spatial_mean(ed, energy, spatial), 1), ed.const(hidden / out))
-    mu = conv(m, w.mean(0)[None], bias.mean()[None])
-    d = conv(m, w - w.mean(0), bias - bias.mean())
+    factors = expansion_factors(w, bias, gamma)
+    mu = conv(m, factors.mean[None, :-1], factors.mean[-1:])
+    d = conv(m, factors.centred[:, :-1], factors.centred[:, -1])
     var = ed.op("Add", within, ed.mean(ed.op("Mul", d, d), 1))
     rs = _reciprocal_root(ed, var, norm.eps)
     filler = ed.const(np.zeros((1, -(hidden + 2) % 4, *ones)))
@@ -94,8 +94,7 @@ def _expanded(ed: Editor, norm: Norm, g: str, weight: Array, bias: Array) -> str
         beside[2:] = [ed.op("Mul", rs, filler)]
     aside = ed.op("Mul", ed.op("Concat", *beside, axis=1), ed.const(np.ones((1, 1, *spatial))))
     widened = ed.op("Concat", ed.op("Mul", g, rs), aside, axis=1)
-    matrix = np.concatenate([gamma[:, None] * w, (gamma * bias)[:, None], -gamma[:, None]], axis=1)
-    return conv(widened, np.pad(matrix, [(0, 0), (0, -(hidden + 2) % 4)]), beta)
+    return conv(widened, np.pad(factors.matrix, [(0, 0), (0, -(hidden + 2) % 4)]), beta)
 
 
 def step_norm(ed: Editor) -> int:
@@ -137,7 +136,7 @@ def step_means(ed: Editor) -> int:
             continue
         axes = sorted(a % len(shape) for a in axes)
         trailing = axes == list(range(len(shape) - len(axes), len(shape)))
-        single = len(axes) == 1 and not (trailing and shape[-1] >= _LONG and _parts(shape[-1]) > 1)
+        single = len(axes) == 1 and not (trailing and two_step(shape[-1]) is not None)
         if single or math.prod(shape[a] for a in axes) < _MANY:
             continue
         x = node.input[0]
@@ -151,18 +150,13 @@ def step_means(ed: Editor) -> int:
 
 def _spatial_mean(ed: Editor, x: str, spatial: tuple[int, ...], first: int = 2) -> str:
     """The mean over the last axes, from ``first`` on, of these sizes; kept as ones."""
-    length, parts = spatial[-1], _parts(spatial[-1])
-    if length >= _LONG and parts > 1:
+    steps = two_step(spatial[-1])
+    if steps is not None:
         lead = [0] * (first + len(spatial) - 1)
-        split = ed.mean(ed.reshape(x, [*lead, parts, length // parts]), first + len(spatial) - 1, first + len(spatial))
+        split = ed.mean(ed.reshape(x, [*lead, *steps]), first + len(spatial) - 1, first + len(spatial))
         x = ed.reshape(split, [*lead, 1])
         return ed.mean(x, *range(first, first + len(spatial) - 1))
     return ed.mean(x, *range(first, first + len(spatial)))
-
-
-def _parts(length: int) -> int:
-    """The largest divisor of ``length`` up to its square root."""
-    return next(d for d in range(math.isqrt(length), 0, -1) if length % d == 0)
 
 
 def _reciprocal_root(ed: Editor, var: str, eps: float) -> str:

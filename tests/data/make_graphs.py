@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ortsep.export.graph.builder import Graph, attach_spec, save_model
+from ortsep.export.graph.builder import Graph
+from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.models.spec import STFT, Blocks, Chunks, Filter, Free, Member, ModelSpec, Normalization, Weights
 
 RATE = 8000

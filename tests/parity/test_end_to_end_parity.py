@@ -16,7 +16,7 @@ from ortsep.export.exporter import choose_weights, export_model, write_export
 from ortsep.export.families.spleeter.original import Spleeter
 from ortsep.export.families.spleeter.weights import expected_shapes
 from ortsep.export.family import Choice, load_original
-from ortsep.export.graph.builder import attach_spec, save_model
+from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.validate import validate_model
 from ortsep.graphs.model import load_model
 from ortsep.models.catalogue import find_card

@@ -12,7 +12,7 @@ import torch
 from demucs.htdemucs import HTDemucs
 
 from ortsep.base.errors import WeightsError
-from ortsep.export.families.demucs.htdemucs import htdemucs_graph, htdemucs_network
+from ortsep.export.families.demucs.htdemucs import htdemucs_graph
 from ortsep.export.graph.builder import MICROSOFT
 from ortsep.export.weights.random_weights import randomise
 
@@ -55,6 +55,28 @@ def inputs(model: HTDemucs, amplitude: float = 1.0) -> tuple[torch.Tensor, torch
     mix = mixture(int(model.segment * model.samplerate), amplitude)
     with torch.no_grad():
         return mix, model._magnitude(model._spec(mix))
+
+
+def htdemucs_network(model: HTDemucs, mix: torch.Tensor, spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The original network on the graph's inputs: its ``forward`` with the STFT taken from ``spectrum`` and the
+    inverse left out. Returns stems and stem spectra in the model's precision.
+    """
+    kept: list[torch.Tensor] = []
+    replaced = {
+        "_spec": lambda x: x,
+        "_magnitude": lambda z: spectrum,
+        "_mask": lambda z, spectra: kept.append(spectra),
+        "_ispec": lambda z, length: 0.0,
+    }
+    try:
+        for name, function in replaced.items():
+            setattr(model, name, function)
+        with torch.inference_mode():
+            stems = model.eval()(mix)
+    finally:
+        for name in replaced:
+            delattr(model, name)
+    return stems, kept[0]
 
 
 def compare(

@@ -13,7 +13,8 @@ from larsnet_oracle import BINS, blocks, ideal_masks, sdr, separated
 from ortsep.engine.network import Network
 from ortsep.export.exporter import choose_weights, export_model
 from ortsep.export.family import Choice, load_original
-from ortsep.export.graph.builder import Graph, attach_spec, save_model
+from ortsep.export.graph.builder import Graph
+from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.models.catalogue import find_card
 from ortsep.separator import Separator
 

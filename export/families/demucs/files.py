@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
 from ortsep.base.errors import FileMissing, WeightsError
-from ortsep.export.weights.checkpoints import Package, bag_yaml, existing_file, find_member, load_demucs_package
+from ortsep.export.families.demucs.package import Package, bag_yaml, find_member, load_demucs_package
+from ortsep.export.weights.checkpoints import existing_file
+from ortsep.export.weights.random_weights import randomise
 from ortsep.models.catalogue import Card
 
 CLASSES: dict[str, Any] = {"HTDemucs": HTDemucs, "HDemucs": HDemucs, "Demucs": Demucs}
@@ -145,7 +146,7 @@ def random_part(card: Card, seed: int, member: int, weights: tuple[float, ...]) 
 
     def build() -> torch.nn.Module:
         model = CLASSES[network](**arguments)
-        import_module("ortsep.export.weights.random_weights").randomise(model, seed)
+        randomise(model, seed)
         filled: torch.nn.Module = model.eval()
         return filled
 

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import onnx
-import torch
 from demucs.htdemucs import HTDemucs
 
 from ortsep.export.families.demucs.cross_transformer import cross_transformer
@@ -122,25 +121,3 @@ def _restore(graph: Graph, x: str, mean: str, std: str, shape: list[int]) -> str
     x = graph.reshape(x, 0, *shape)
     ones = [1] * (len(shape))
     return graph.add(graph.mul(x, graph.reshape(std, 0, *ones)), graph.reshape(mean, 0, *ones))
-
-
-def htdemucs_network(model: HTDemucs, mix: torch.Tensor, spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The original network on the graph's inputs: its ``forward`` with the STFT taken from ``spectrum`` and the
-    inverse left out. Returns stems and stem spectra in the model's precision.
-    """
-    kept: list[torch.Tensor] = []
-    replaced = {
-        "_spec": lambda x: x,
-        "_magnitude": lambda z: spectrum,
-        "_mask": lambda z, spectra: kept.append(spectra),
-        "_ispec": lambda z, length: 0.0,
-    }
-    try:
-        for name, function in replaced.items():
-            setattr(model, name, function)
-        with torch.inference_mode():
-            stems = model.eval()(mix)
-    finally:
-        for name in replaced:
-            delattr(model, name)
-    return stems, kept[0]

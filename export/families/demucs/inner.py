@@ -9,7 +9,8 @@ import math
 import numpy as np
 from torch import nn
 
-from ortsep.export.families.demucs.layers import F64, Length, dconv, norm_scale, numpy64, require, time_mean
+from ortsep.export.families.demucs.layers import Length, dconv, norm_scale, numpy64, require, time_mean
+from ortsep.export.graph.algebra import lstm_weights
 from ortsep.export.graph.builder import Graph
 
 
@@ -137,22 +138,12 @@ def _lstm_linear(graph: Graph, x: str, module: nn.Module) -> str:
     hidden = lstm.hidden_size
     plain = lstm.bidirectional and lstm.bias and not lstm.batch_first and lstm.proj_size == 0
     require(plain, "an LSTM of another kind than demucs's")
+    state = {name: numpy64(value) for name, value in lstm.named_parameters()}
     for k in range(lstm.num_layers):
-        parts = {
-            name: np.stack([_gates(numpy64(getattr(lstm, f"{name}_l{k}{way}"))) for way in ("", "_reverse")])
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        }
-        bias = np.concatenate([parts["bias_ih"], parts["bias_hh"]], axis=1)
-        weights = (graph.const(parts["weight_ih"]), graph.const(parts["weight_hh"]), graph.const(bias))
+        weights = map(graph.const, lstm_weights(state, k, bidirectional=True, name=""))
         y = graph.op("LSTM", x, *weights, hidden_size=hidden, direction="bidirectional")  # [T, 2, B, H]
         x = graph.reshape(graph.transpose(y, 0, 2, 1, 3), 0, 0, 2 * hidden)
     return graph.linear(x, numpy64(module.linear.weight), numpy64(module.linear.bias))
-
-
-def _gates(array: F64) -> F64:
-    """torch's order of gates (input, forget, cell, output) as ONNX's (input, output, forget, cell)."""
-    i, f, c, o = np.split(array, 4)
-    return np.concatenate([i, o, f, c])
 
 
 # -- attention -----------------------------------------------------------------------------------------------------

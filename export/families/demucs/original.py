@@ -22,7 +22,7 @@ from ortsep.export.families.demucs.hdemucs import hdemucs_graph
 from ortsep.export.families.demucs.htdemucs import htdemucs_graph
 from ortsep.export.families.demucs.time import demucs_v3_graph
 from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
-from ortsep.export.graph.builder import attach_spec
+from ortsep.export.graph.files import attach_spec
 from ortsep.export.weights.download import fetch
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Stepped, Weights

@@ -7,7 +7,6 @@ The network's own ``forward`` (package ``demucs`` 4.1, ``demucs.demucs.Demucs``;
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 from demucs.demucs import Demucs
 from julius.resample import ResampleFrac
@@ -15,6 +14,7 @@ from torch import nn
 
 from ortsep.export.families.demucs.inner import blstm, convolve, glu, group_norm, residual
 from ortsep.export.families.demucs.layers import Free, glu_conv, numpy64, require, time_mean
+from ortsep.export.graph.algebra import phase_kernel
 from ortsep.export.graph.builder import Graph
 
 
@@ -128,8 +128,8 @@ def _transposed(graph: Graph, x: str, conv: Any, norm: nn.Module | None, act: nn
     """
     weight, bias, stride = numpy64(conv.weight), numpy64(conv.bias), conv.stride[0]
     require(weight.shape[2] == 2 * stride, "transposed convolutions of another kernel than 2x stride")
-    taps = np.stack([weight[:, :, stride:], weight[:, :, :stride]], axis=-1)  # [in, out, phase, tap]
-    y = graph.conv(x, np.moveaxis(taps, 0, 2).reshape(-1, len(weight), 2), bias.repeat(stride), pads=[1, 1])
+    taps, _ = phase_kernel(weight, stride, 0, [range(stride)])
+    y = graph.conv(x, taps, bias.repeat(stride), pads=[1, 1])
     y = y if norm is not None else _activated(graph, y, act)
     y = graph.transpose(graph.reshape(y, 0, len(bias), stride, -1), 0, 1, 3, 2)
     y = graph.reshape(y, 0, len(bias), -1)

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ortsep.export.families.open_unmix.graph import lstm_weights
+from ortsep.export.graph.algebra import affine_in, lstm_weights
 from ortsep.export.graph.builder import Graph
 
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")
@@ -134,8 +134,7 @@ def build_graph(network: DrumsMini, name: str) -> onnx.ModelProto:
 
     def block(x: str, name: str, stride: int = 1) -> str:
         weight = state[f"{name}.0.weight"]
-        gain = state[f"{name}.1.weight"] / np.sqrt(state[f"{name}.1.running_var"] + 1e-5)
-        shift = state[f"{name}.1.bias"] - gain * state[f"{name}.1.running_mean"]
+        gain, shift = affine_in(state, f"{name}.1")
         pads = [k // 2 for k in weight.shape[2:]] * 2
         x = g.conv(x, weight * gain[:, None, None, None], shift, stride=(stride, 1), pads=pads)
         return g.mul(x, g.op("Sigmoid", x))

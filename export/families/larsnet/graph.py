@@ -4,7 +4,7 @@ Mezza, Giampiccolo, Bernardini, Sarti, "Toward deep drum source separation", Pat
 structure and parameter names as in github.com/polimi-ispl/larsnet, ``unet.UNet``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ortsep.base.errors import WeightsError
+from ortsep.export.graph.algebra import affine_in, phase_kernel
 from ortsep.export.graph.builder import Graph
 
 F64 = npt.NDArray[np.float64]
@@ -120,7 +121,7 @@ def build_graph(network: UNet, frames: int, name: str) -> onnx.ModelProto:
     p = {key: value.double().numpy() for key, value in network.state_dict().items()}
     bins = len(p["input_norm.weight"])
     g = Graph(name)
-    scale, shift = _affine(p, "input_norm")
+    scale, shift = affine_in(p, "input_norm")
     x = g.input("magnitude", ("B", AUDIO, bins, frames))
     x = g.add(g.mul(x, g.const(scale.reshape(1, 1, -1, 1))), g.const(shift.reshape(1, 1, -1, 1)))
     skips: list[str] = []
@@ -129,23 +130,17 @@ def build_graph(network: UNet, frames: int, name: str) -> onnx.ModelProto:
         weight, bias = p[f"enc{k}.conv.weight"], p[f"enc{k}.conv.bias"]
         skips.append(g.conv(x, weight, bias, stride=(2, 2), pads=(2, 2, 2, 2)))
         if k < len(WIDTHS):
-            x = g.op("LeakyRelu", _norm(g, skips[-1], *_affine(p, f"enc{k}.bn")), alpha=SLOPE)
+            x = g.op("LeakyRelu", _norm(g, skips[-1], *affine_in(p, f"enc{k}.bn")), alpha=SLOPE)
     y = skips.pop()
     for k in range(1, len(WIDTHS)):
         g.scope(f"dec{k}")
         size = (bins * 2**k // HALVINGS, frames * 2**k // HALVINGS)
         x = y if k == 1 else g.concat([skips.pop(), y], 1)
         y = _up(g, x, p[f"dec{k}.conv_trans.weight"], p[f"dec{k}.conv_trans.bias"], size)
-        y = _norm(g, y, *_affine(p, f"dec{k}.bn"))
+        y = _norm(g, y, *affine_in(p, f"dec{k}.bn"))
     masks = _tail(g, skips.pop(), y, p, (bins, frames))
     g.output(masks, "masks", ("B", 1, AUDIO, bins, frames))
     return g.model()
-
-
-def _affine(p: Mapping[str, F64], name: str) -> tuple[F64, F64]:
-    """A batch norm in evaluation as scale and shift."""
-    scale = p[f"{name}.weight"] / np.sqrt(p[f"{name}.running_var"] + EPS)
-    return scale, p[f"{name}.bias"] - scale * p[f"{name}.running_mean"]
 
 
 def _norm(g: Graph, x: str, scale: F64, shift: F64) -> str:
@@ -158,7 +153,7 @@ def _up(g: Graph, x: str, weight: F64, bias: F64, size: tuple[int, int]) -> str:
     phases = []
     for row in (0, 1):
         for column in (0, 1):
-            kernel, pads = phase_kernel(weight, (row,), (column,))
+            kernel, pads = phases_of(weight, (row,), (column,))
             phases.append(g.op("Relu", g.conv(x, kernel, bias, pads=pads)))
     y = g.transpose(g.concat(phases, 1), 0, 2, 3, 1)
     y = g.transpose(g.reshape(y, 0, h // 2, w // 2, 2, 2 * outputs), 0, 1, 3, 2, 4)
@@ -169,13 +164,13 @@ def _tail(g: Graph, skip: str, y: str, p: Mapping[str, F64], size: tuple[int, in
     """The last decoder level and the mask layer on tiles, put in place at the very end: [B, 1, 2, *size]."""
     (h, w), (rows, columns) = size, TILE
     g.scope("dec6")
-    kernel, pads = phase_kernel(p["dec6.conv_trans.weight"], range(rows), range(columns))
+    kernel, pads = phases_of(p["dec6.conv_trans.weight"], range(rows), range(columns))
     at = kernel.shape[1] // 2  # two convolutions, the sum fused into the second, spare the copy that Concat makes
     bias = np.repeat(p["dec6.conv_trans.bias"], rows * columns)
     steps = (rows // 2, columns // 2)
     x = g.conv(skip, kernel[:, :at], stride=steps, pads=pads)
     x = g.op("Relu", g.add(x, g.conv(y, kernel[:, at:], bias, stride=steps, pads=pads)))
-    scale, shift = (np.repeat(v, rows * columns) for v in _affine(p, "dec6.bn"))
+    scale, shift = (np.repeat(v, rows * columns) for v in affine_in(p, "dec6.bn"))
     x = _norm(g, x, scale, shift)
     g.scope("mask")
     kernel, pads = tiled_mask_kernel(p["mask_layer.0.weight"])
@@ -187,33 +182,16 @@ def _tail(g: Graph, skip: str, y: str, p: Mapping[str, F64], size: tuple[int, in
     return g.op("Sigmoid", x)
 
 
-def phase_kernel(weight: F64, rows: Sequence[int], columns: Sequence[int]) -> tuple[F64, tuple[int, ...]]:
+def phases_of(weight: F64, rows: Sequence[int], columns: Sequence[int]) -> tuple[F64, tuple[int, ...]]:
     """A transposed convolution (5x5, stride 2, padding 2, output padding 1) as a plain one, for some phases of a tile.
 
     ``weight`` [in, out, 5, 5]. ``rows`` and ``columns`` are offsets from a tile's first output. Tiles start every
     len//2 (at least 1) input pixels, which is the stride to use. Returns the kernel [out*rows*columns, in,
-    kh, kw] and its pads. Output o hears input i through tap o - 2i + 2.
+    kh, kw] and its pads.
     """
-    (top, bottom), (left, right) = _reach(rows), _reach(columns)
-    inputs, outputs = weight.shape[:2]
-    kernel = np.zeros((outputs, len(rows), len(columns), inputs, bottom - top + 1, right - left + 1))
-    for a, row in enumerate(rows):
-        for b, column in enumerate(columns):
-            for i, tap in _taps(row):
-                for j, other in _taps(column):
-                    kernel[:, a, b, :, i - top, j - left] = weight[:, :, tap, other].T
+    kernel, ((top, bottom), (left, right)) = phase_kernel(weight, 2, 2, [rows, columns])
     ends = (bottom + 1 - max(1, len(rows) // 2), right + 1 - max(1, len(columns) // 2))
-    return kernel.reshape(-1, *kernel.shape[3:]), (-top, -left, *ends)
-
-
-def _taps(output: int) -> Iterator[tuple[int, int]]:
-    """Which input pixels reach an output, and through which of five taps."""
-    return ((i, output - 2 * i + 2) for i in range(-2, output + 2) if 0 <= output - 2 * i + 2 < 5)
-
-
-def _reach(outputs: Sequence[int]) -> tuple[int, int]:
-    pixels = [i for output in outputs for i, _ in _taps(output)]
-    return min(pixels), max(pixels)
+    return kernel, (-top, -left, *ends)
 
 
 def tiled_mask_kernel(weight: F64) -> tuple[F64, tuple[int, ...]]:

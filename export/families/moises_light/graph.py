@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from ortsep.export.families.moises_light.architecture import Architecture
+from ortsep.export.graph.algebra import affine_in
 from ortsep.export.graph.builder import MICROSOFT, Graph
 
 F64 = npt.NDArray[np.float64]
@@ -26,8 +27,6 @@ BLOCK = 16
 """Channels of ONNX Runtime's blocked layout with AVX-512 (8 with AVX2)."""
 POSITIONS = 4096
 """Rows of the rotary table: the longest run is this many frames after downsampling, 12 minutes with three stages."""
-BN_EPS = 1e-5
-"""torch.nn.BatchNorm2d's default."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ class Builder:
 
     def norm(self, name: str) -> tuple[F64, F64]:
         """BatchNorm in evaluation as scale and shift per channel."""
-        scale = self.get(f"{name}.weight") / np.sqrt(self.get(f"{name}.running_var") + BN_EPS)
-        return scale, self.get(f"{name}.bias") - scale * self.get(f"{name}.running_mean")
+        return affine_in(self.state, name)
 
     def act(self, x: str) -> str:
         g = self.graph

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ortsep.base.errors import WeightsError
+from ortsep.export.graph.algebra import affine_in, lstm_weights
 from ortsep.export.graph.builder import Graph
 
 F64 = npt.NDArray[np.float64]
@@ -22,8 +23,6 @@ State = dict[str, torch.Tensor]
 
 LEFTOVERS = ("sample_rate", "stft.window", "transform.0.window")
 """Buffers of older releases that the published checkpoints still carry and the network no longer has."""
-GATES = (0, 3, 1, 2)
-"""torch keeps an LSTM's gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def build_graph(network: Network, name: str) -> onnx.ModelProto:
     g = Graph(name)
     mix = g.input("magnitude", ["batch", c, f, "frames"])
 
-    gain, shift = _affine(state, "bn1")
+    gain, shift = affine_in(state, "bn1")
     mean, scale = (np.tile(state[k], c) for k in ("input_mean", "input_scale"))
     weight = state["fc1.weight"] * scale
     x = g.scope("encoder").reshape(g.slice(mix, 2, 0, shape.heard), 0, c * shape.heard, -1)
@@ -155,32 +154,13 @@ def build_graph(network: Network, name: str) -> onnx.ModelProto:
         y = g.op("LSTM", y, g.const(w), g.const(r), g.const(b), hidden_size=shape.cells, direction=direction)
         y = g.reshape(g.transpose(y, 0, 2, 1, 3), 0, 0, h)
 
-    gain, shift = _affine(state, "bn2")
+    gain, shift = affine_in(state, "bn2")
     x = g.scope("decoder").linear(g.concat([x, y], 2), gain[:, None] * state["fc2.weight"], shift)
     x = g.transpose(g.op("Relu", x), 1, 2, 0)
-    gain, shift = _affine(state, "bn3")
+    gain, shift = affine_in(state, "bn3")
     mean, scale = (np.tile(state[k], c) for k in ("output_mean", "output_scale"))
     x = g.op("MatMul", g.const((gain * scale)[:, None] * state["fc3.weight"]), x)
     x = g.op("Relu", g.add(x, g.const((shift * scale + mean)[:, None])))
     x = g.mul(g.reshape(x, 0, 1, c, f, -1), g.op("Unsqueeze", mix, g.ints(1)))
     g.output(x, "stem_magnitudes", ["batch", 1, c, f, "frames"])
     return g.model()
-
-
-def _affine(state: Mapping[str, F64], name: str) -> tuple[F64, F64]:
-    """A BatchNorm at rest (eps 1e-5) as gain and shift."""
-    gain = state[f"{name}.weight"] / np.sqrt(state[f"{name}.running_var"] + 1e-5)
-    return gain, state[f"{name}.bias"] - gain * state[f"{name}.running_mean"]
-
-
-def lstm_weights(state: Mapping[str, F64], layer: int, bidirectional: bool) -> tuple[F64, F64, F64]:
-    """ONNX's W [D, 4H, I], R [D, 4H, H] and B [D, 8H] of layer ``layer`` of torch's ``lstm``, D directions."""
-
-    def gates(kind: str, end: str) -> F64:
-        value = state[f"lstm.{kind}_l{layer}{end}"]
-        return np.concatenate([np.split(value, 4)[k] for k in GATES])
-
-    ends = ("", "_reverse") if bidirectional else ("",)
-    w, r = (np.stack([gates(kind, end) for end in ends]) for kind in ("weight_ih", "weight_hh"))
-    b = np.stack([np.concatenate([gates("bias_ih", end), gates("bias_hh", end)]) for end in ends])
-    return w, r, b

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
+from ortsep.export.graph.algebra import affine_of_batch_norm, phase_kernel
 from ortsep.export.graph.builder import Graph
 
 F32 = npt.NDArray[np.float32]
@@ -34,8 +35,7 @@ def _normalise(g: Graph, x: str, norm: Norm, repeat: int = 1, factor: float = 1.
     mean, variance, gamma, beta = (
         np.tile(np.asarray(v, np.float64), repeat) for v in (norm.mean, norm.variance, norm.gamma, norm.beta)
     )
-    scale = gamma / np.sqrt(variance + EPSILON)
-    shift = beta - mean * scale
+    scale, shift = affine_of_batch_norm(gamma, beta, mean, variance, EPSILON)
     kernel = (factor * scale).astype(np.float32).reshape(-1, 1, 1, 1)
     return g.conv(x, kernel, (factor * shift).astype(np.float32), groups=len(scale))
 
@@ -53,13 +53,6 @@ def _normalise_activate(g: Graph, x: str, norm: Norm, activation: str) -> str:
 def _onnx(kernel: F32) -> F32:
     """[frames, bins, a, b] as TensorFlow stores it to [b, a, bins, frames], for tensors [B, C, bins, frames]."""
     return np.ascontiguousarray(kernel.transpose(3, 2, 1, 0))
-
-
-def _parity_kernel(kernel: F32, p: int, q: int) -> tuple[F32, list[int]]:
-    """The part of a transposed kernel [in, out, 5, 5] that makes outputs (2i+p, 2j+q), and the padding it needs."""
-    rows, columns = slice(3, 0, -2) if p == 0 else slice(4, None, -2), slice(3, 0, -2) if q == 0 else slice(4, None, -2)
-    part = np.ascontiguousarray(kernel[:, :, rows, columns].transpose(1, 0, 2, 3))
-    return part, [1, 1, p, q]
 
 
 def _upsample(g: Graph, x: str, conv: Conv, norm: Norm, activation: str, bins: int, frames: int) -> str:
@@ -81,8 +74,8 @@ def _parities(g: Graph, x: str, conv: Conv, activation: str) -> list[str]:
     """
     kernel, parts = _onnx(conv.kernel), []
     for p, q in PARITIES:
-        part, pads = _parity_kernel(kernel, p, q)
-        y = g.conv(x, part, conv.bias, pads=pads)
+        part, _ = phase_kernel(kernel, 2, 1, [(p,), (q,)])
+        y = g.conv(x, part, conv.bias, pads=[1, 1, p, q])
         parts.append(g.op("Relu", y) if activation == "ReLU" else y)
     return parts
 

@@ -8,7 +8,8 @@ import pytest
 from places import DATA
 
 from ortsep.base.errors import OutputError
-from ortsep.export.graph.builder import Graph, attach_spec, save_model
+from ortsep.export.graph.builder import Graph
+from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, from_json
 

@@ -25,14 +25,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from ortsep.base.errors import FileMissing, OrtsepError, WeightsError
-from ortsep.export.weights.checkpoints import (
-    bag_yaml,
-    file_sha256,
-    find_member,
-    load_demucs_package,
-    load_state,
-    plain_state,
-)
+from ortsep.export.families.demucs.package import bag_yaml, find_member, load_demucs_package
+from ortsep.export.weights.checkpoints import file_sha256, load_state, plain_state
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3) / 7, "a.bias": torch.tensor([1.5, -2.0]), "n": torch.tensor(3)}
 KWARGS = {"sources": ["drums", "vocals"], "segment": Fraction(39, 5), "channels": 4, "multi_freqs": [], "norm": None}

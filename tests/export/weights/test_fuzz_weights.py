@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from mutations import budget, damaged
 
 from ortsep.base.errors import OrtsepError
+from ortsep.export.families.demucs.package import load_demucs_package
 from ortsep.export.weights.archive import unpack_tar_gz
-from ortsep.export.weights.checkpoints import load_demucs_package, load_state
+from ortsep.export.weights.checkpoints import load_state
 from ortsep.export.weights.tf_bundle import read_bundle
 
 

@@ -17,7 +17,6 @@ from ortsep.export.families.demucs.cross_transformer import Tokens, cross_transf
 from ortsep.export.families.demucs.layers import (
     dconv,
     decoder_layer,
-    divisor,
     encoder_layer,
     glu_conv,
     numpy64,
@@ -57,11 +56,6 @@ def signal(*shape: int, seed: int = 0, offset: float = 0.3) -> torch.Tensor:
 def sized(module: nn.Module, seed: int = 0) -> nn.Module:
     randomise(module, seed)
     return module.double().eval()
-
-
-@pytest.mark.parametrize("length, largest", [(1, 1), (12, 3), (13, 1), (343980, 585)])
-def test_divisor(length: int, largest: int) -> None:
-    assert divisor(length) == largest
 
 
 @pytest.mark.parametrize("length", [60, 85995, 21499, 343980])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ortsep.base.errors import DownloadError, FileMissing, OrtsepError, UsageError, WeightsError
-from ortsep.export.families.larsnet.graph import UNet, build_graph, load_network, phase_kernel, tiled_mask_kernel
+from ortsep.export.families.larsnet.graph import UNet, build_graph, load_network, phases_of, tiled_mask_kernel
 from ortsep.export.families.larsnet.original import LarsNet, load
 from ortsep.export.family import Choice, load_original
 from ortsep.models.catalogue import find_card
@@ -249,7 +249,7 @@ def test_phases_of_a_transposed_convolution(rows: Any, columns: Any) -> None:
     x = torch.randn(2, 3, 8, 6, generator=generator, dtype=torch.float64)
     weight = torch.randn(3, 5, 5, 5, generator=generator, dtype=torch.float64)
     expected = torch.nn.functional.conv_transpose2d(x, weight, stride=2, padding=2, output_padding=1)
-    kernel, (top, left, bottom, right) = phase_kernel(weight.numpy(), rows, columns)
+    kernel, (top, left, bottom, right) = phases_of(weight.numpy(), rows, columns)
     steps = (max(1, len(rows) // 2), max(1, len(columns) // 2))
     padded = torch.nn.functional.pad(x, (left, right, top, bottom))
     got = torch.nn.functional.conv2d(padded, torch.from_numpy(kernel), stride=steps)
