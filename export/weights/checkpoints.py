@@ -4,7 +4,6 @@ torch files are read with ``weights_only`` and an allow-list of inert stand-ins;
 by name. Declared sizes are compared with the size of the file before anything of that size is allocated.
 """
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -17,7 +16,9 @@ from typing import Any
 
 import torch
 
-from ortsep.base.errors import FileMissing, WeightsError
+from ortsep.base.errors import WeightsError
+from ortsep.export.weights.files import existing_file as existing_file
+from ortsep.export.weights.files import file_sha256 as file_sha256
 
 State = dict[str, torch.Tensor]
 
@@ -28,26 +29,6 @@ SHARING = 4
 """How many times its own size a file may describe: tied parameters store a tensor once and name it twice."""
 SLACK = 1 << 20
 """Bytes that a tiny file may describe beyond its size."""
-
-
-def existing_file(path: Path) -> Path:
-    """``path``, if it is a file that holds something. Raises FileMissing, WeightsError."""
-    if path.is_dir():
-        raise FileMissing(f"{path} is a folder where a checkpoint file was expected; name the file in it")
-    if not path.is_file():
-        raise FileMissing(f"there is no checkpoint at {path}; check the path given to --weights")
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{path} is empty; download or copy it again")
-    return path
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, 64 hex digits. Raises FileMissing, WeightsError."""
-    try:
-        with existing_file(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except PermissionError as error:
-        raise WeightsError(f"{path} can't be read ({error.strerror}); change its permissions") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:

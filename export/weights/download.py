@@ -21,7 +21,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ortsep.base.cache import cache_folder
 from ortsep.base.errors import DownloadError
-from ortsep.export.weights.checkpoints import file_sha256
+from ortsep.export.weights.files import file_sha256
 from ortsep.models.catalogue import Source
 
 TIMEOUT = 30.0
@@ -35,20 +35,28 @@ BLOCK = 1 << 18
 Progress = Callable[[str, int, int], None]
 
 
-def fetch(source: Source, cache: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch(
+    source: Source, cache: Path | None = None, progress: Progress | None = None, *, offline: bool = False
+) -> Path:
     """The file of ``source`` on this machine, downloaded at most once and with the hash that the catalogue promises.
 
     ``progress`` is called with the file's name, bytes so far and bytes in all (0 where nobody knows). Safe to call from
-    several processes at once. Raises DownloadError; then no file under the final name is left behind.
+    several processes at once. Raises DownloadError, also for a file that is not here where ``offline``; then no file
+    under the final name is left behind.
     """
     _check_url(source.url)
     folder = cache or cache_folder()
     path = folder / _file_name(source.url)
     if _verified(path, source):
         return path
+    if offline:
+        raise DownloadError(
+            f"{path.name} is not in the cache, and --offline keeps from fetching it; put it at {path}, or run once "
+            "without --offline"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{path.name}.lock"):
+        with locked(folder / f".{path.name}.lock"):
             if not _verified(path, source):
                 _download(source, path, progress)
     except DownloadError:
@@ -59,6 +67,21 @@ def fetch(source: Source, cache: Path | None = None, progress: Progress | None =
             "make room or name another folder in ORTSEP_CACHE"
         ) from error
     return path
+
+
+def in_cache(source: Source, cache: Path | None = None) -> bool:
+    """Whether the file is on this machine already, whole and with its hash. Raises DownloadError for a bad address."""
+    _check_url(source.url)
+    try:
+        return _verified((cache or cache_folder()) / _file_name(source.url), source)
+    except OSError:
+        return False
+
+
+def open_url(request: Request, timeout: float = TIMEOUT) -> HTTPResponse:
+    """Open an address, following redirects but never from https to anything else."""
+    response: HTTPResponse = build_opener(_Redirects).open(request, timeout=timeout)
+    return response
 
 
 def _file_name(url: str) -> str:
@@ -142,9 +165,8 @@ def _transfer(source: Source, part: Path, progress: Progress | None) -> None:
     headers = {"User-Agent": "ortsep", "Accept-Encoding": "identity"}
     if validator:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-    opener = build_opener(_Redirects)
     try:
-        response: HTTPResponse = opener.open(Request(source.url, headers=headers), timeout=TIMEOUT)
+        response = open_url(Request(source.url, headers=headers), TIMEOUT)
     except HTTPError as error:
         if error.code == 416:
             _forget(part)
@@ -248,7 +270,7 @@ def _offline(source: Source, path: Path, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a file lock, which the system lets go of when its process ends, however it ends."""
     with path.open("a+b") as file:
         if sys.platform == "win32":

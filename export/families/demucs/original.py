@@ -55,9 +55,8 @@ def load(card: Card, choice: Choice) -> "DemucsOriginal":
         elif choice.path is not None:
             parts.append(read_part(card, files[k], files[k].name, rows[k]))
         else:
-            parts.append(
-                read_part(card, fetch(card.sources[k], progress=choice.downloading), card.sources[k].url, rows[k])
-            )
+            path = fetch(card.sources[k], progress=choice.downloading, offline=choice.offline)
+            parts.append(read_part(card, path, card.sources[k].url, rows[k]))
     return DemucsOriginal(card, parts, wanted, segment)
 
 

@@ -173,7 +173,7 @@ def _official(card: Card, choice: Choice) -> _Files:
 
     sources = dict(zip(card.stems, card.sources, strict=True))
     wanted = wanted_stems(card.stems, choice.stems, card.name)
-    paths = {stem: fetch(sources[stem], progress=choice.downloading) for stem in wanted}
+    paths = {stem: fetch(sources[stem], progress=choice.downloading, offline=choice.offline) for stem in wanted}
     return _read(paths, tuple(sources[stem].url for stem in wanted), {})
 
 

@@ -28,7 +28,7 @@ from ortsep.export.families.spleeter.weights import (
 )
 from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.export.weights.archive import unpack_tar_gz
-from ortsep.export.weights.checkpoints import file_sha256
+from ortsep.export.weights.files import file_sha256
 from ortsep.export.weights.tf_bundle import graph_nodes, read_bundle
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
@@ -154,11 +154,11 @@ def load(card: Card, choice: Choice) -> Spleeter:
 
 
 def _official(card: Card, choice: Choice) -> _Files:
-    from ortsep.export.weights.download import fetch
+    from ortsep.export.weights.official import official_files
 
-    (source,) = card.sources
-    prefix = _unpacked(fetch(source, progress=choice.downloading), source.sha256)
-    return _Files(read_bundle(prefix), source.url, source.sha256, prefix)
+    found = official_files(card, choice)
+    prefix = _prefix(found.path) if found.path.is_dir() else _unpacked(found.path, found.sha256)
+    return _Files(read_bundle(prefix), found.source, found.sha256, prefix)
 
 
 def _local(path: Path) -> _Files:
