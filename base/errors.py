@@ -50,3 +50,7 @@ class DownloadError(OrtsepError, OSError):
 
 class MissingDependency(OrtsepError, ImportError):
     """A command that needs an extra which is not installed."""
+
+
+class Cancelled(OrtsepError):
+    """A run that was ended by its ``Cancel``."""

@@ -1,21 +1,44 @@
 """Running a generator ahead of its consumer in a thread, so that reading, STFT, graph and writing overlap."""
 
+import contextlib
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+from ortsep.base.cancel import Cancel
 
 T = TypeVar("T")
 R = TypeVar("R")
 _END = object()
+_CANCELLED = object()
+PATIENCE = 2.0
+"""Seconds that closing an iterator waits for its thread: one that is stuck in a read ends by itself later."""
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def closed(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Iterate over ``items``, and close them afterwards where they are a generator's.
+
+    A generator that is not read to its end, because its reader failed, keeps its files open for as long as anybody
+    keeps that failure's traceback.
+    """
+    iterator = iter(items)
+    try:
+        yield iterator
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
 
 
 def abreast(work: Callable[[T], R], items: Iterable[T], count: int) -> Generator[R, None, None]:
@@ -24,24 +47,32 @@ def abreast(work: Callable[[T], R], items: Iterable[T], count: int) -> Generator
     What an item's work raises is raised in its turn; what else is running is waited for, also where the iterator is
     closed early.
     """
-    if count == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(count, thread_name_prefix="ortsep-abreast") as pool:
-        running: deque[Future[R]] = deque()
-        for item in items:
-            running.append(pool.submit(work, item))
-            del item
-            if len(running) == count:
+    with closed(items) as given:
+        if count == 1:
+            yield from map(work, given)
+            return
+        with ThreadPoolExecutor(count, thread_name_prefix="ortsep-abreast") as pool:
+            running: deque[Future[R]] = deque()
+            for item in given:
+                running.append(pool.submit(work, item))
+                del item
+                if len(running) == count:
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
 
 
-def ahead(items: Iterable[T], depth: int = 1, on_close: Callable[[], None] | None = None) -> Generator[T, None, None]:
+def ahead(
+    items: Iterable[T],
+    depth: int = 1,
+    on_close: Callable[[], None] | None = None,
+    *,
+    cancel: Cancel | None = None,
+) -> Generator[T, None, None]:
     """Yield ``items`` in order, computed up to ``depth`` ahead in a thread of their own.
 
-    An exception in the thread is raised here. Closing the iterator early stops the thread and waits for it;
+    An exception in the thread is raised here, and Cancelled as soon as ``cancel`` is set, whatever the thread is busy
+    with. Closing the iterator early stops the thread and waits for it, though not for one that a source keeps waiting;
     ``on_close`` is called first, to cut short what it is busy with.
     """
     ready: queue.Queue[object] = queue.Queue(maxsize=depth)
@@ -57,35 +88,43 @@ def ahead(items: Iterable[T], depth: int = 1, on_close: Callable[[], None] | Non
         return False
 
     def work() -> None:
-        iterator = iter(items)
         try:
-            for item in iterator:
-                if not put(item):
-                    break
+            with closed(items) as iterator:
+                for item in iterator:
+                    if not put(item):
+                        break
+                    del item
             put(_END)
         except BaseException as error:
             put(_Failure(error))
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+
+    def wake() -> None:
+        with contextlib.suppress(queue.Full):
+            ready.put_nowait(_CANCELLED)
 
     thread = threading.Thread(target=work, name="ortsep-ahead", daemon=True)
     thread.start()
     ended = False
     try:
-        while (item := ready.get()) is not _END:
-            if isinstance(item, _Failure):
-                ended = True
-                raise item.error
-            yield item  # type: ignore[misc]
-            del item
+        with cancel.calling(wake) if cancel is not None else contextlib.nullcontext():
+            while True:
+                if cancel is not None:
+                    cancel.check()
+                item = ready.get()
+                if item is _END:
+                    break
+                if isinstance(item, _Failure):
+                    ended = True
+                    raise item.error
+                if item is not _CANCELLED:
+                    yield item  # type: ignore[misc]
+                del item
         ended = True
     finally:
         stopping.set()
         if on_close is not None and not ended:
             on_close()
-        thread.join()
+        thread.join(PATIENCE)
 
 
 class _Failure:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.engine.network import Network
+from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import load_model
 from ortsep.graphs.session import Session
 
@@ -39,7 +39,7 @@ def example(folder: Path) -> tuple[Path, dict[str, F32]]:
         return model.file(model.members[0]), {"magnitude": rng.random(shape, np.float32)}
     assert spec.chunks is not None
     mix = rng.standard_normal((spec.channels, spec.chunks.length), np.float32) * np.float32(0.3)
-    return model.file(model.members[0]), Network(model, range(len(model.stems)), threads=1).example(mix)
+    return model.file(model.members[0]), Network(Graphs(model, threads=1), range(len(spec.stems))).example(mix)
 
 
 def peak_mb() -> float:

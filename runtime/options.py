@@ -1,32 +1,52 @@
 """What a caller may change about a separation, and what that makes of a model's own settings."""
 
-from dataclasses import dataclass, replace
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ortsep.base.errors import UsageError
 from ortsep.models.spec import Blocks, Chunks, Filter, Fixed, ModelSpec
+
+CHUNKED = ("overlap", "shifts", "seed", "tta", "denoise")
+"""The options of models that separate chunks in time."""
+FILTERED = ("niter", "softmask", "alpha", "wiener_window", "exponent", "mask_extension", "wiener", "rest")
+"""The options of magnitude models, whose stems a filter makes."""
+
+TUNING = (*CHUNKED, *FILTERED, "chunk", "downmix")
+"""All but what is wanted."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What to compute. None means the model's own default.
 
-    Chunked models: ``overlap`` (fraction of a chunk), ``shifts`` and ``seed`` (Demucs's shift trick), ``chunk``
-    (seconds, where the graph takes any length; for whole-song models the longest part run in one piece).
-    Magnitude models: ``niter``, ``softmask``, ``alpha``, ``wiener_window`` (frames), ``exponent``, ``mask_extension``,
-    ``wiener`` (the family's multichannel or alpha-Wiener filter, where it is off by default).
+    Models of chunks (``CHUNKED``): ``overlap`` (fraction of a chunk), ``shifts`` and ``seed`` (Demucs's shift trick),
+    ``tta`` (the mean of the song, its channels swapped and its polarity inverted, as MSST), ``denoise``
+    (0.5 f(x) - 0.5 f(-x), as UVR).
+    Magnitude models (``FILTERED``): ``niter``, ``softmask``, ``alpha``, ``wiener_window`` (frames), ``exponent``,
+    ``mask_extension``, ``wiener`` (the family's multichannel or alpha-Wiener filter, where it is off by default),
+    ``rest`` (the Wiener filter counts with one source more, for what is none of the stems asked for; Open-Unmix's does
+    so for a single stem only, or with a residual).
+    An option that a model can't use is refused as soon as it is not the default.
     """
 
     stems: tuple[str, ...] = ()
-    """The stems wanted, in this order; empty for all."""
+    """The stems wanted, in this order, as a sequence or a single name; empty for all."""
     two_stems: str | None = None
     """This stem and everything else, as ``no_<stem>``."""
     residual: bool = False
     """Add ``residual``: the mixture less the stems."""
+    downmix: bool = False
+    """A model of one channel hears the mean of a song's channels and gives mono stems, where it would hear each."""
+    chunk: float | None = None
+    """Seconds a chunk, where the graph takes any length; for whole-song models the longest part run in one piece."""
     overlap: float | None = None
     shifts: int = 0
     seed: int = 0
-    chunk: float | None = None
+    tta: bool = False
+    denoise: bool = False
     niter: int | None = None
     softmask: bool | None = None
     alpha: float | None = None
@@ -34,26 +54,107 @@ class Options:
     exponent: float | None = None
     mask_extension: Literal["zeros", "average"] | None = None
     wiener: bool | None = None
+    rest: bool = False
 
     def __post_init__(self) -> None:
-        checks = [
-            (self.overlap is None or 0 <= self.overlap <= 0.99, f"overlap {self.overlap} is not from 0 to 0.99"),
-            (0 <= self.shifts <= 100, f"shifts {self.shifts} is not from 0 to 100"),
-            (self.niter is None or 0 <= self.niter <= 64, f"niter {self.niter} is not from 0 to 64"),
-            (
-                self.wiener_window is None or 0 < self.wiener_window <= 100_000,
-                f"a Wiener window of {self.wiener_window} frames",
-            ),
-            (self.alpha is None or 0 < self.alpha <= 16, f"alpha {self.alpha} is not above 0 and up to 16"),
-            (self.exponent is None or 0 < self.exponent <= 16, f"exponent {self.exponent} is not above 0 and up to 16"),
-            (self.chunk is None or self.chunk > 0, f"a chunk of {self.chunk} s"),
-            (not (self.two_stems and self.stems), "two_stems and stems exclude each other"),
-            (not (self.two_stems and self.residual), "with two_stems the residual is silent: leave one of them out"),
-            (len(set(self.stems)) == len(self.stems), f"stems {self.stems} repeat themselves"),
+        stems = (self.stems,) if isinstance(self.stems, str) else self.stems
+        if not isinstance(stems, Iterable) or not all(isinstance(name, str) for name in stems):
+            raise UsageError(f"stems {self.stems!r} are not names; give a name or a list of names")
+        object.__setattr__(self, "stems", tuple(stems))
+        for name, least, most, whole in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, number(name, value, least, most, whole=whole))
+        for name in ("residual", "downmix", "tta", "denoise", "softmask", "wiener", "rest"):
+            if getattr(self, name) not in (True, False, None):
+                raise UsageError(f"{name} {getattr(self, name)!r} is neither true nor false; change that option")
+        if self.mask_extension not in (None, "zeros", "average"):
+            raise UsageError(f"mask_extension {self.mask_extension!r} is not zeros or average; change that option")
+        if not isinstance(self.two_stems, str | None):
+            raise UsageError(f"two_stems {self.two_stems!r} is not the name of a stem; change that option")
+        excluded = [
+            (self.two_stems and self.stems, "two_stems and stems exclude each other"),
+            (self.two_stems and self.residual, "with two_stems the residual is silent: leave one of them out"),
+            (len(set(self.stems)) < len(self.stems), f"stems {self.stems} repeat themselves"),
+            (self.tta and self.denoise, "tta runs the inverted song already, as denoise does: leave one of them out"),
         ]
-        for ok, message in checks:
-            if not ok:
+        for wrong, message in excluded:
+            if wrong:
                 raise UsageError(f"{message}; change that option")
+
+    @classmethod
+    def of(cls, options: "Options | Mapping[str, Any] | None", changes: Mapping[str, Any]) -> "Options":
+        """Options as they may be given to a function: whole, as a mapping, or field by field."""
+        if options is not None and not isinstance(options, Options | Mapping):
+            raise UsageError(f"options {options!r} are not Options; give ortsep.Options(...) or a dict of its fields")
+        given = {**(options if isinstance(options, Mapping) else {}), **changes}
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise UsageError(f"there is no option {name!r}; the options are {', '.join(known)}")
+        return replace(options if isinstance(options, Options) else cls(), **given)
+
+
+_NUMBERS = (
+    ("overlap", 0.0, 0.99, False),
+    ("shifts", 0, 100, True),
+    ("seed", 0, 1 << 63, True),
+    ("niter", 0, 64, True),
+    ("wiener_window", 1, 100_000, True),
+    ("alpha", 1e-6, 16.0, False),
+    ("exponent", 1e-6, 16.0, False),
+    ("chunk", 1e-3, 36_000.0, False),
+)
+"""Name, least, most, and whether it is a whole number."""
+
+
+def number(name: str, value: Any, least: float, most: float, *, whole: bool) -> Any:
+    """``value`` as an int or float from ``least`` to ``most``. Raises UsageError for anything else."""
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    good = good and least <= value <= most and not (whole and value != int(value))
+    if not good:
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{name} {value!r} is not {kind} from {least:g} to {most:g}; change that option")
+    return int(value) if whole else float(value)
+
+
+def refuse_options(spec: ModelSpec, options: Options) -> None:
+    """Raise UsageError for an option that differs from the default and means nothing to this model."""
+    default, magnitude = Options(), spec.domain == "magnitude"
+
+    def changed(name: str) -> bool:
+        return bool(getattr(options, name) != getattr(default, name))
+
+    for name in CHUNKED if magnitude else FILTERED:
+        if changed(name):
+            others, own = ("models of chunks", FILTERED) if magnitude else ("magnitude models", CHUNKED)
+            raise UsageError(
+                f"{name} is an option of {others} and {spec.name} is none; leave it out (its own are {', '.join(own)})"
+            )
+    if changed("seed") and not options.shifts:
+        raise UsageError("seed is of the shifts and there are none; leave it out or add shifts")
+    if options.shifts and not magnitude and spec.chunks is not None and not spec.chunks.max_shift:
+        raise UsageError(f"{spec.name} was not made for shifts, which are an option of Demucs models; leave them out")
+    if options.downmix and spec.channels != 1:
+        raise UsageError(f"downmix is for models of one channel and {spec.name} hears {spec.channels}; leave it out")
+    if options.tta and spec.channels != 2:
+        raise UsageError(f"tta swaps the channels and {spec.name} hears {spec.channels}; leave it out")
+
+
+def usable(models: Iterable[Any], options: Options) -> Options:
+    """The options that at least one of these models (``ortsep.graphs.model.Model``) can use; stems are left out."""
+    default, keep = Options(), {}
+    for spec in (model.spec for model in models):
+        magnitude = spec.domain == "magnitude"
+        names = set(FILTERED if magnitude else CHUNKED)
+        if not magnitude and not spec.chunks.max_shift:
+            names -= {"shifts", "seed"}
+        names |= {"downmix"} if spec.channels == 1 else set()
+        names -= {"tta"} if spec.channels != 2 else set()
+        free = not spec.blocks.padded if magnitude else not isinstance(spec.chunks.takes, Fixed)
+        names |= {"chunk"} if free else set()
+        keep.update({name: getattr(options, name) for name in names})
+    return replace(default, **keep)
 
 
 def change_filter(spec: ModelSpec, options: Options) -> Filter:
@@ -73,39 +174,49 @@ def change_filter(spec: ModelSpec, options: Options) -> Filter:
         "exponent": options.exponent,
         "above": options.mask_extension,
         "alpha": options.alpha,
+        "rest": options.rest or None,
     }
+    made = replace(base, **{k: v for k, v in changes.items() if v is not None and k != "rest"})
     meant = {
         "mask": {"alpha"} if base.alpha else set(),
         "ratio": {"exponent", "above"},
-        "wiener": {"iterations", "softmask", "window", "alpha"},
+        "wiener": {"iterations", "softmask"}
+        | ({"window", "rest"} if made.iterations else set())
+        | ({"alpha"} if made.softmask else set()),
     }[base.method]
     for name, value in changes.items():
         if value is not None and name not in meant:
-            raise UsageError(f"{name} means nothing to the {base.method} filter of {spec.name}; leave that option out")
-    return replace(base, **{name: value for name, value in changes.items() if value is not None})
+            needs = {"window": "iterations (niter)", "rest": "iterations (niter)", "alpha": "a softmask"}.get(name)
+            why = f" without {needs}" if base.method == "wiener" and needs else ""
+            raise UsageError(
+                f"{_OURS.get(name, name)} means nothing to the {base.method} filter of {spec.name}{why}; "
+                "leave that option out"
+            )
+    return made
 
 
-def refuse_filter_options(spec: ModelSpec, options: Options) -> None:
-    names = ("niter", "softmask", "alpha", "wiener_window", "exponent", "mask_extension", "wiener")
-    for name in names:
-        if getattr(options, name):
-            raise UsageError(f"{name} is an option of magnitude models and {spec.name} is none; leave it out")
+_OURS = {"iterations": "niter", "window": "wiener_window", "above": "mask_extension"}
 
 
 def change_chunks(chunks: Chunks, seconds: float | None, spec: ModelSpec) -> Chunks:
+    """Chunks of ``seconds``, with fades in proportion. Raises UsageError where the graph takes one length only."""
     if seconds is None:
         return chunks
     length = round(seconds * spec.sample_rate)
     if isinstance(chunks.takes, Fixed) and length != chunks.length:
         fixed = chunks.length / spec.sample_rate
         raise UsageError(f"the graph of {spec.name} takes chunks of {fixed:g} s only; leave --chunk out")
-    length, takes = max(1, length), chunks.takes
+    length, takes, join = max(1, length), chunks.takes, chunks.join
     if not isinstance(takes, Fixed) and takes.whole:
         takes = replace(takes, whole=length)
-    return replace(chunks, length=length, takes=takes)
+    if join.fade:
+        join = replace(join, fade=max(1, join.fade * length // chunks.length))
+        length = max(length, 2 * join.fade)
+    return replace(chunks, length=length, takes=takes, join=join, parts=min(chunks.parts, length))
 
 
 def change_blocks(blocks: Blocks, seconds: float | None, spec: ModelSpec) -> Blocks:
+    """Blocks of ``seconds``. Raises UsageError where the graph takes one number of frames only."""
     if seconds is None:
         return blocks
     assert spec.stft is not None

@@ -1,14 +1,15 @@
 """Other people's graphs under our names: a session of ortsep's tensors, whatever the file calls them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.cancel import Cancel
 from ortsep.base.errors import ModelError
 from ortsep.graphs.layout import rearranged
-from ortsep.graphs.session import Session, Tensor
+from ortsep.graphs.session import Observer, Session, Tensor
 from ortsep.models.axes import OURS, measure
 from ortsep.models.spec import ModelSpec
 from ortsep.models.spec import Tensor as Mapped
@@ -28,9 +29,16 @@ class Foreign(Session):
     """
 
     def __init__(
-        self, path: Path, spec: ModelSpec, stems: int, *, provider: str = "auto", threads: int | None = None
+        self,
+        path: Path,
+        spec: ModelSpec,
+        stems: int,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(path, provider=provider, threads=threads)
+        super().__init__(path, provider=provider, threads=threads, observer=observer)
         self._spec, self._stems = spec, stems
         self._known = {"c": spec.channels, "r": 2}
         theirs = {tensor.name: tensor for tensor in (*self.inputs, *self.outputs)}
@@ -54,13 +62,12 @@ class Foreign(Session):
             shape.append(None if None in known else int(np.prod([size for size in known if size is not None])))
         return Tensor(tensor.ours, tuple(shape))
 
-    def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
-        """As ``Session.run``, with our names and axes."""
+    def _once(self, feeds: Mapping[str, F32], outputs: tuple[str, ...], cancel: Cancel | None) -> list[F32]:
+        """As ``Session._once``, with our names and axes."""
         given = {t.theirs: self._turned(feeds[t.ours], t) for t in self._taken}
-        wanted = list(outputs or [t.name for t in self.outputs])
-        asked = [t for name in wanted for t in self._given if t.ours == name]
-        results = dict(zip(asked, super().run(given, [t.theirs for t in asked]), strict=True))
-        return [self._combined(name, {t: results[t] for t in asked if t.ours == name}) for name in wanted]
+        asked = [t for name in outputs for t in self._given if t.ours == name]
+        results = dict(zip(asked, super()._once(given, tuple(t.theirs for t in asked), cancel), strict=True))
+        return [self._combined(name, {t: results[t] for t in asked if t.ours == name}) for name in outputs]
 
     def _turned(self, array: F32, tensor: Mapped) -> F32:
         """One of our inputs as the graph takes it."""
@@ -86,9 +93,15 @@ class Foreign(Session):
 
 
 def open_session(
-    path: Path, spec: ModelSpec, stems: int, *, provider: str = "auto", threads: int | None = None
+    path: Path,
+    spec: ModelSpec,
+    stems: int,
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    observer: Observer | None = None,
 ) -> Session:
     """The session of a graph that gives ``stems`` stems: ours as it is, another under our names."""
     if spec.tensors.names:
-        return Foreign(path, spec, stems, provider=provider, threads=threads)
-    return Session(path, provider=provider, threads=threads)
+        return Foreign(path, spec, stems, provider=provider, threads=threads, observer=observer)
+    return Session(path, provider=provider, threads=threads, observer=observer)

@@ -21,6 +21,9 @@ PROVIDERS = {
 }
 """ortsep's names of execution providers and ONNX Runtime's."""
 
+ALIASES = {"mps": "coreml"}
+"""What others call a provider."""
+
 LOWER = {"openvino-bf16": 25.0}
 """Providers that compute in less than float32, and the dB against the CPU that they must keep. Never automatic."""
 
@@ -146,6 +149,7 @@ def choose_provider(wanted: str, graph: Path | None = None) -> Choice:
     import onnxruntime
 
     have = onnxruntime.get_available_providers()
+    wanted = ALIASES.get(wanted, wanted)
     if wanted == "auto":
         exact = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
         return _automatic([name for name in exact if name != "cpu"], graph)

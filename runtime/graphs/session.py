@@ -1,7 +1,9 @@
 """ONNX Runtime sessions: loading a graph on an execution provider, honestly."""
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.base.errors import FileMissing, ModelError, OrtsepError, ProviderError
+from ortsep.base.cancel import Cancel
+from ortsep.base.errors import Cancelled, FileMissing, ModelError, ProviderError
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options
 from ortsep.models.onnx_file import external_files
@@ -18,6 +21,8 @@ from ortsep.models.onnx_file import external_files
 F32 = npt.NDArray[np.float32]
 BOUND = ("cuda",)
 """Providers whose memory is not the CPU's, by ONNX Runtime's names of their devices."""
+TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""ONNX Runtime's names of the element types that a graph may take and give."""
 
 
 @dataclass(frozen=True)
@@ -28,36 +33,40 @@ class Tensor:
     shape: tuple[int | str | None, ...]
 
 
-class Cancelled(OrtsepError):
-    """The run was ended by ``Session.cancel``."""
+class Observer:
+    """What a measurement may see of sessions: subclass it and hand it to those that it is for."""
+
+    def opening(self, options: Any) -> None:
+        """Before a graph is loaded with these ``SessionOptions``, which may be changed."""
+
+    def opened(self, session: Any) -> None:
+        """After it has become an ``InferenceSession``."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Surrounds each run of a graph, in the thread that it runs in."""
+        return contextlib.nullcontext()
 
 
 class Session:
-    """One graph loaded on one provider.
+    """One graph loaded on one provider, for any number of threads at a time.
 
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
     ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
     """
 
-    def __init__(self, path: Path, *, provider: str = "auto", threads: int | None = None) -> None:
-        import onnxruntime as ort
-
+    def __init__(
+        self, path: Path, *, provider: str = "auto", threads: int | None = None, observer: Observer | None = None
+    ) -> None:
         if not path.exists():
             raise FileMissing(f"there is no model file {path}; export one with: ortsep export NAME")
         if path.is_dir():
             raise ModelError(f"{path} is a folder where a .onnx file was expected; name the file inside it")
         self.path = path
+        self._observer = observer or Observer()
         external_files(path)
         chosen, self.reason = choose_provider(provider, path)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads or 0
-        # Measured on HTDemucs: 1435 MB at the peak with patterns, 858-945 without, 570-608 without reuse too, for no
-        # time: reuse gives decoder tensors the buffers of encoder tensors of their shape, and keeps them all the way.
-        options.enable_mem_pattern = False
-        options.enable_mem_reuse = False
-        _share_arena()
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        options = _options(threads)
+        self._observer.opening(options)
         try:
             self._session = _open(path, options, chosen, threads)
         except Exception as error:
@@ -69,6 +78,7 @@ class Session:
             except Exception as again:
                 raise _no_model(path, again) from again
             chosen = "cpu"
+        self._observer.opened(self._session)
         self._session.disable_fallback()
         active = self._session.get_providers()[0]
         names = [chosen, *PROVIDERS]  # several may be one of ONNX Runtime's
@@ -81,46 +91,105 @@ class Session:
                 )
             self.reason = f"provider {chosen} was not taken, because its libraries did not load: {MEND[chosen]}"
         try:
+            for tensor in (*self._session.get_inputs(), *self._session.get_outputs()):
+                if tensor.type not in TYPES:
+                    raise ModelError(
+                        f"{path}: {tensor.name} is a {tensor.type}, where audio is floats; export it again"
+                    )
             self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
             self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
-            self._half = frozenset(t.name for t in self._session.get_inputs() if t.type == "tensor(float16)")
+            self._types = {t.name: TYPES[t.type] for t in self._session.get_inputs()}
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except (UnicodeDecodeError, RuntimeError) as error:
             raise _no_model(path, error) from error
-        self._run_options = _run_options()
         self._bindable = self.provider in BOUND and bindable(self._session)
         self._bound: dict[tuple[str, ...], Bound] = {}
         self._binding = threading.Lock()
 
-    def run(self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
-        """Run the graph. Raises Cancelled after ``cancel``, ModelError where the graph refuses the inputs."""
-        given = {name: value.astype(np.float16) if name in self._half else value for name, value in feeds.items()}
+    @property
+    def batch(self) -> int | None:
+        """How many of a batch every run takes, where the graph fixes that."""
+        sizes = {t.shape[0] if t.shape else None for t in self.inputs}
+        size = sizes.pop() if len(sizes) == 1 else None
+        return size if isinstance(size, int) else None
+
+    def run(
+        self, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None, cancel: Cancel | None = None
+    ) -> list[F32]:
+        """Run the graph on float32 arrays, and give float32 arrays, whatever float type the graph has.
+
+        A batch of another size than the graph takes is filled with zeros, or run in parts. Raises Cancelled as soon as
+        ``cancel`` is set, ModelError where the graph refuses the inputs.
+        """
+        names = tuple(outputs or [t.name for t in self.outputs])
+        given = {len(value) if value.ndim else 0 for value in feeds.values()}
+        size, count = self.batch, max(given, default=0)
+        if size is None or count == size or len(given) != 1:
+            return self._once(feeds, names, cancel)
+        parts = []
+        for at in range(0, count, size):
+            part = {name: _filled(value[at : at + size], size) for name, value in feeds.items()}
+            parts.append([result[: count - at] for result in self._once(part, names, cancel)])
+        return [np.concatenate(results) if len(parts) > 1 else results[0] for results in zip(*parts, strict=True)]
+
+    def _once(self, feeds: Mapping[str, F32], outputs: tuple[str, ...], cancel: Cancel | None) -> list[F32]:
+        cancel = cancel or Cancel()
+        cancel.check()
+        options = _run_options()
+        cast = {name: _as_type(value, self._types.get(name)) for name, value in feeds.items()}
+
+        def terminate() -> None:
+            options.terminate = True
+
         try:
-            results = self._run(given, tuple(outputs or [t.name for t in self.outputs]))
+            with cancel.calling(terminate), self._observer.running():
+                results = self._run(cast, outputs, options)
         except Exception as error:
-            if self._run_options.terminate:
+            if cancel.cancelled:
                 raise Cancelled(f"the run of {self.path.name} was cancelled") from error
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise ModelError(f"{self.path.name} failed on {shapes} ({_first_line(error)}); export it again") from error
-        return [value.astype(np.float32) if value.dtype == np.float16 else value for value in results]
+        return [_as_type(result, np.float32, (np.float16, np.float64)) for result in results]
 
-    def _run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[F32]:
+    def _run(self, feeds: dict[str, F32], outputs: tuple[str, ...], options: Any) -> list[F32]:
         if not self._bindable:
-            results: list[F32] = self._session.run(outputs, feeds, self._run_options)
+            results: list[F32] = self._session.run(outputs, feeds, options)
             return results
         with self._binding:
             if outputs not in self._bound:
                 self._bound[outputs] = Bound(self._session, self.provider, outputs)
-        return self._bound[outputs].run(feeds, self._run_options)
+        return self._bound[outputs].run(feeds, options)
 
-    def cancel(self) -> None:
-        """End the run in progress, from another thread, and every later one until ``renew``."""
-        self._run_options.terminate = True
 
-    def renew(self) -> None:
-        """Run again after a ``cancel``."""
-        if self._run_options.terminate:
-            self._run_options = _run_options()
+def _as_type(value: Any, wanted: Any, known: tuple[Any, ...] = (np.float32,)) -> Any:
+    """``value`` as ``wanted``, if it is of one of the types ``known``; others are left for the graph to refuse."""
+    if wanted is None or value.dtype == wanted or value.dtype not in known:
+        return value
+    return value.astype(wanted)
+
+
+def _filled(value: F32, size: int) -> F32:
+    """A batch of ``size``, filled with zeros."""
+    if len(value) == size:
+        return value
+    out = np.zeros((size, *value.shape[1:]), value.dtype)
+    out[: len(value)] = value
+    return out
+
+
+def _options(threads: int | None) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    # Measured on HTDemucs: 1435 MB at the peak with patterns, 858-945 without, 570-608 without reuse too, for no
+    # time: reuse gives decoder tensors the buffers of encoder tensors of their shape, and keeps them all the way.
+    options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
 
 
 def _open(path: Path, options: Any, provider: str, threads: int | None) -> Any:

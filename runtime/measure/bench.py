@@ -159,32 +159,33 @@ def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2)
 def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     """Separate one file with ortsep and print what it took."""
     from ortsep.base import heap
-    from ortsep.measure.gauge import graph_time
+    from ortsep.measure.gauge import GraphTime
     from ortsep.options import Options
     from ortsep.separator import Separator
     from ortsep.songs.separate import Files, separate_file
 
     heap.give_back()
-    separator = Separator(model, **options)
+    graphs = GraphTime()
+    separator = Separator(model, **options, observer=graphs)
     provider = separator.provider
     ready, began = time.time(), time.perf_counter()
-    with graph_time() as graphs:
-        separate_file(separator, song, Files(output=Path(output)), Options())
+    separate_file(separator, song, Files(output=Path(output)), Options())
     took = time.perf_counter() - began
-    print(json.dumps({"ready": ready, "seconds": took, "graphs": graphs(), "backend": provider}))
+    print(json.dumps({"ready": ready, "seconds": took, "graphs": graphs.seconds, "backend": provider}))
 
 
 def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     """Separate one file on the CPU and print the floating-point operations of the graphs."""
     from ortsep.base.whole import scratch
-    from ortsep.measure.gauge import recorded
+    from ortsep.measure.gauge import Operations
     from ortsep.options import Options
     from ortsep.separator import Separator
     from ortsep.songs.separate import Files, separate_file
 
-    with scratch("ortsep-count") as folder, recorded(folder) as counted:
-        separate_file(Separator(model, **options), song, Files(output=Path(output)), Options())
-        print(json.dumps({"operations": counted()}))
+    with scratch("ortsep-count") as folder:
+        record = Operations(folder)
+        separate_file(Separator(model, **options, observer=record), song, Files(output=Path(output)), Options())
+        print(json.dumps({"operations": record.count()}))
 
 
 if __name__ == "__main__":

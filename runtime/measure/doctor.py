@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ortsep.base.errors import OrtsepError
 from ortsep.base.whole import scratch
 from ortsep.engine.chunks import make_plan
-from ortsep.engine.network import Network
+from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import Model
 from ortsep.graphs.providers import LOWER, PROVIDERS, Verdict, provider_options
 
@@ -49,10 +49,10 @@ def short_name(provider: str) -> str:
 def golden_feeds(model: Model) -> tuple[Path, dict[str, F32]]:
     """The first graph of a model and a seeded input for it: one chunk of noise, or one block of magnitudes."""
     spec, noise = model.spec, np.random.default_rng(0)
-    network = Network(model, range(len(model.stems)), provider="cpu")
+    network = Network(Graphs(model, provider="cpu"), range(len(spec.stems)))
     graph = model.file(model.members[0])
-    if spec.domain == "magnitude":
-        assert spec.stft is not None and spec.blocks is not None
+    if spec.blocks is not None and spec.domain == "magnitude":
+        assert spec.stft is not None
         batch = spec.blocks.batch if spec.blocks.padded else 1
         shape = (batch, spec.channels, spec.stft.bins, spec.blocks.frames)
         return graph, {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}

@@ -5,71 +5,61 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ortsep.graphs import session as sessions
-from ortsep.graphs.session import Session
+from ortsep.graphs.session import Observer
 
-F32 = npt.NDArray[np.float32]
 MOST_EVENTS = 1_000_000
 """What ONNX Runtime's record holds; it leaves out what comes after."""
 
 
-@contextmanager
-def graph_time() -> Iterator[Callable[[], float]]:
-    """Count the seconds in which at least one graph runs, in whatever thread; gives what tells them."""
-    lock, plain = threading.Lock(), Session.run
-    under_way, since, total = 0, 0.0, 0.0
+class GraphTime(Observer):
+    """Counts the ``seconds`` in which at least one graph runs, in whatever thread."""
 
-    def run(self: Session, feeds: Mapping[str, F32], outputs: Sequence[str] | None = None) -> list[F32]:
-        nonlocal under_way, since, total
-        with lock:
-            if under_way == 0:
-                since = time.perf_counter()
-            under_way += 1
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        self._under_way, self._since = 0, 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with self._lock:
+            if self._under_way == 0:
+                self._since = time.perf_counter()
+            self._under_way += 1
         try:
-            return plain(self, feeds, outputs)
+            yield
         finally:
-            with lock:
-                under_way -= 1
-                if under_way == 0:
-                    total += time.perf_counter() - since
-
-    Session.run = run  # type: ignore[method-assign]
-    try:
-        yield lambda: total
-    finally:
-        Session.run = plain  # type: ignore[method-assign]
+            with self._lock:
+                self._under_way -= 1
+                if self._under_way == 0:
+                    self.seconds += time.perf_counter() - self._since
 
 
-@contextmanager
-def recorded(folder: Path) -> Iterator[Callable[[], float]]:
-    """Have ONNX Runtime record in ``folder`` what the sessions opened from here on run.
+class Operations(Observer):
+    """Has ONNX Runtime record in ``folder`` what the sessions run that it is given to."""
 
-    Gives what ends the records and tells their floating-point operations (``operations``); NaN where one is not whole.
-    """
-    opened: list[Any] = []
-    plain = sessions._open
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: list[Any] = []
 
-    def record(path: Path, options: Any, provider: str, threads: int | None) -> Any:
+    def opening(self, options: Any) -> None:
         options.enable_profiling = True
-        options.profile_file_prefix = str(folder / f"graph{len(opened)}")
+        options.profile_file_prefix = str(self._folder / f"graph{len(self._opened)}")
         # A weight that was packed for its kernel is missing from the record.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        opened.append(plain(path, options, provider, threads))
-        return opened[-1]
 
-    sessions._open = record
-    try:
-        yield lambda: sum(operations(Path(session.end_profiling())) for session in opened)
-    finally:
-        sessions._open = plain
+    def opened(self, session: Any) -> None:
+        self._opened.append(session)
+
+    def count(self) -> float:
+        """End the records and tell their floating-point operations (``operations``); NaN where one is not whole."""
+        return sum(operations(Path(session.end_profiling())) for session in self._opened)
 
 
 def operations(record: Path) -> float:

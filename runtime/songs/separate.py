@@ -14,12 +14,12 @@ import numpy.typing as npt
 import ortsep
 from ortsep.audio.resample import resampled_length
 from ortsep.audio.song import Song, open_song, scan
-from ortsep.base.errors import OutputError, TimedOut, UsageError
+from ortsep.base.cancel import Cancel
+from ortsep.base.errors import Cancelled, OutputError, TimedOut, UsageError
 from ortsep.base.threads import ahead
 from ortsep.base.whole import sweep
 from ortsep.chain import Chain
 from ortsep.graphs.model import Model
-from ortsep.graphs.session import Cancelled
 from ortsep.models.catalogue import folder_name
 from ortsep.options import Options
 from ortsep.report.pictures import require_matplotlib
@@ -204,7 +204,7 @@ def separate_file(
     source = _counted(path, files, timeout)
     song, total = source.song, source.samples
     rate = files.rate or song.sample_rate
-    channels = 1 if song.channels == 1 else separator.spec.channels
+    channels = separator.channels(song.channels, options)
     samples = resampled_length(total, song.sample_rate, rate)
     model_rate = separator.spec.sample_rate
 
@@ -213,8 +213,9 @@ def separate_file(
             progress(done / model_rate, whole / model_rate)
 
     gain = 1.0
-    stream = ahead(separator.stream(source, options, rate=rate, progress=told), on_close=separator.cancel)
-    with _deadline(separator, timeout, began), closing(stream) as blocks:
+    cancel = Cancel()
+    stream = ahead(separator.stream(source, options, rate=rate, progress=told, cancel=cancel), on_close=cancel.cancel)
+    with _deadline(cancel, timeout, began), closing(stream) as blocks:
         if files.inline_audio:
             outputs = _inline(blocks, names, channels, rate, samples)
         else:
@@ -257,8 +258,7 @@ def separate_file(
 
 
 def _models(separator: Separator | Chain) -> list[Model]:
-    parts = (separator,) if isinstance(separator, Separator) else (separator.first, separator.second)
-    return [part.model for part in parts]
+    return list(separator.models)
 
 
 def _writer(
@@ -280,13 +280,13 @@ def _writer(
 
 
 @contextmanager
-def _deadline(separator: Separator | Chain, timeout: float | None, began: float) -> Iterator[None]:
+def _deadline(cancel: Cancel, timeout: float | None, began: float) -> Iterator[None]:
     """Cancel the separation ``timeout`` seconds after ``began``. Raises TimedOut."""
     if timeout is None:
         yield
         return
     left = max(0.0, timeout - (time.perf_counter() - began))
-    timer = threading.Timer(left, separator.cancel)
+    timer = threading.Timer(left, cancel.cancel)
     timer.daemon = True
     timer.start()
     try:

@@ -15,7 +15,7 @@ from places import GRAPHS
 
 from ortsep import separator as separating
 from ortsep.audio.sources import ArraySource
-from ortsep.graphs.session import Cancelled
+from ortsep.base.errors import Cancelled
 from ortsep.separator import Separator
 
 CATALOGUE = ["--weights", "random", "-o", "made"]
@@ -169,9 +169,9 @@ def test_a_cancel_while_the_network_is_loaded_is_not_lost(monkeypatch: pytest.Mo
             loading.set()
             go_on.wait(20)
 
-        def infer(self, work: Any) -> Any:
+        def infer(self, work: Any, cancel: Any = None) -> Any:
             ran.append(work)
-            return super().infer(work)
+            return super().infer(work, cancel)
 
     monkeypatch.setattr(separating, "Network", Slow)
     separator = Separator(GRAPHS / "waves")

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ortsep.engine.chunks import OverlapAdd, Span, Window, keep_from, make_plan, reading
+from ortsep.engine.buffers import OverlapAdd, Window
+from ortsep.engine.chunks import Span, keep_from, make_plan, reading
 from ortsep.models.spec import Chunks, Free, Stepped
 
 
@@ -105,7 +106,7 @@ def test_shifts_draw_what_the_original_draws() -> None:
     random.seed(7)
     offsets = [random.randint(0, 22050) for _ in range(3)]
     plan = make_plan(200_000, Chunks(length=100_000, max_shift=22050), shifts=3, seed=7)
-    assert sorted({c.grid_start for c in plan.chunks()}) == sorted(o - 22050 for o in offsets)
+    assert sorted({c.grid.start for c in plan.chunks()}) == sorted(o - 22050 for o in offsets)
 
 
 def test_a_song_that_fits_runs_whole() -> None:

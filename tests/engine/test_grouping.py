@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ortsep.engine.loops import regroup, separate_frames
+from ortsep.engine.by_frame import regroup, separate_frames
+from ortsep.engine.domains import Magnitude
+from ortsep.engine.plan import FrameRun
+from ortsep.engine.stft import frame_count
 from ortsep.models.spec import STFT, Blocks, Filter
 
 TRANSFORM = STFT(256, 64, 129, 128, 128)
@@ -22,13 +25,13 @@ class Identity:
     abreast = 1
 
     def __init__(self, output: str, frames: int | None = None) -> None:
-        stems = ("all", "none")
-        self.spec = SimpleNamespace(stft=TRANSFORM, channels=CHANNELS, output=output, stems=stems)
+        self.spec = SimpleNamespace(stft=TRANSFORM, inverse=None, channels=CHANNELS, output=output)
+        self.domain = Magnitude(self.spec)  # type: ignore[arg-type]
         self.wanted = (0, 1)
         self.alive: list[int] = []
         self._frames, self._made = frames, []
 
-    def estimate(self, magnitude: np.ndarray) -> np.ndarray:
+    def estimate(self, magnitude: np.ndarray, cancel: Any) -> np.ndarray:
         assert self._frames in (None, magnitude.shape[-1])
         gc.collect()
         self.alive.append(sum(made() is not None for made in self._made))
@@ -37,14 +40,12 @@ class Identity:
         self._made.append(weakref.ref(results))
         return results
 
-    def cancel(self) -> None:
-        pass
-
 
 def separated(network: Any, samples: int, grouping: Blocks, filtering: Filter) -> tuple[np.ndarray, np.ndarray]:
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (CHANNELS, samples)).astype(np.float32)
     blocks = (x[:, at : at + 1000] for at in range(0, samples, 1000))
-    parts = list(separate_frames(network, samples, blocks, grouping, filtering, rows=(0, 1)))
+    run = FrameRun(samples, 8000, (0, 1), (0, 1), frame_count(TRANSFORM, samples), grouping, filtering, rest=False)
+    parts = list(separate_frames(network, run, blocks))
     return x, np.concatenate(parts, axis=-1)
 
 

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import budget
 
+from ortsep.engine.by_chunk import separate_chunks
 from ortsep.engine.chunks import Chunk, Span, make_plan
-from ortsep.engine.loops import Level, separate_chunks
+from ortsep.engine.level import Level
+from ortsep.engine.plan import PLAIN, ChunkRun
 from ortsep.models.spec import Chunks
 
 OFFSET = 0.1
@@ -33,25 +35,24 @@ class Disagreeing:
     def reading(self, chunk: Chunk, segment: int) -> Span:
         return Span(chunk.start, chunk.stop - chunk.start)
 
-    def prepare(self, mix: np.ndarray, span: Span, chunk: Chunk, segment: int, standard: None) -> np.ndarray:
+    def prepare(self, mix: np.ndarray, *_: Any) -> np.ndarray:
         return mix
 
-    def infer(self, work: np.ndarray) -> np.ndarray:
+    def infer(self, work: np.ndarray, cancel: Any) -> np.ndarray:
         self._offset = -self._offset
         return work + np.float32(self._offset)
 
     def finish(self, work: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         return outputs[None]
 
-    def cancel(self) -> None:
-        pass
-
 
 def separated(x: np.ndarray, length: int, overlap: float, shifts: int = 0, offset: float = OFFSET) -> np.ndarray:
-    plan = make_plan(x.shape[1], Chunks(length=length, overlap=overlap, max_shift=length // 2), shifts=shifts)
+    chunks = Chunks(length=length, overlap=overlap, max_shift=length // 2)
+    plan = make_plan(x.shape[1], chunks, shifts=shifts)
+    run = ChunkRun(x.shape[1], 44100, (0,), chunks, plan, (PLAIN,), "none")
     network: Any = Disagreeing(len(x), offset)
     blocks = (x[:, at : at + 777] for at in range(0, x.shape[1], 777))
-    return np.concatenate(list(separate_chunks(network, plan, blocks, Level())), axis=-1)[0]
+    return np.concatenate(list(separate_chunks(network, run, blocks, Level())), axis=-1)[0]
 
 
 @budget(60)

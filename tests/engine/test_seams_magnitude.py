@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ortsep.engine.loops import separate_frames
+from ortsep.engine.by_frame import separate_frames
+from ortsep.engine.domains import Magnitude
+from ortsep.engine.plan import FrameRun
+from ortsep.engine.stft import frame_count
 from ortsep.models.spec import STFT, Blocks, Filter
 
 JUMP = 0.3
@@ -33,18 +36,16 @@ class Disagreeing:
     abreast = 1
 
     def __init__(self, transform: STFT, advance: int, swing: float = SWING) -> None:
-        self.spec = SimpleNamespace(stft=transform, channels=1, output="masks", stems=("vocals",))
+        self.spec = SimpleNamespace(stft=transform, inverse=None, channels=1, output="masks")
+        self.domain = Magnitude(self.spec)  # type: ignore[arg-type]
         self.wanted = (0,)
         self._advance, self._swing, self._block = advance, swing, 0
 
-    def estimate(self, magnitude: np.ndarray) -> np.ndarray:
+    def estimate(self, magnitude: np.ndarray, cancel: Any) -> np.ndarray:
         frame = self._block * self._advance + np.arange(magnitude.shape[-1])
         level = 0.5 + JUMP / 2 * (-1) ** self._block + self._swing * np.sin(SPEED * frame)
         self._block += 1
         return np.broadcast_to(level.astype(np.float32), (len(magnitude), 1, 1, *magnitude.shape[2:])).copy()
-
-    def cancel(self) -> None:
-        pass
 
 
 def transform(n_fft: int) -> STFT:
@@ -55,7 +56,9 @@ def separated(x: np.ndarray, n_fft: int, frames: int, overlap: int, swing: float
     network: Any = Disagreeing(transform(n_fft), frames - overlap, swing)
     blocks = (x[None, at : at + 7777] for at in range(0, len(x), 7777))
     grouping = Blocks(frames, overlap=overlap, padded=False)
-    parts = list(separate_frames(network, len(x), blocks, grouping, Filter("mask"), rows=(0,)))
+    frame = frame_count(transform(n_fft), len(x))
+    run = FrameRun(len(x), 44100, (0,), (0,), frame, grouping, Filter("mask"), rest=False)
+    parts = list(separate_frames(network, run, blocks))
     return np.concatenate(parts, axis=-1)[0, 0]
 
 

@@ -10,11 +10,12 @@ import onnxruntime
 import pytest
 from places import GRAPHS
 
-from ortsep.base.errors import ModelError
+from ortsep.base.cancel import Cancel
+from ortsep.base.errors import Cancelled, ModelError
 from ortsep.graphs import session as sessions
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.model import load_model
-from ortsep.graphs.session import Cancelled, Session
+from ortsep.graphs.session import Session
 from ortsep.measure.doctor import golden_feeds, open_session, probe_feeds, probe_graph
 
 CPU = "CPUExecutionProvider"
@@ -87,10 +88,10 @@ def test_other_inputs_are_refused(wrong: Mapping[str, np.ndarray], bound: Sessio
 
 
 def test_a_bound_run_can_be_cancelled(bound: Session) -> None:
-    bound.cancel()
+    cancel = Cancel()
+    cancel.cancel()
     with pytest.raises(Cancelled):
-        bound.run(probe_feeds())
-    bound.renew()
+        bound.run(probe_feeds(), cancel=cancel)
     assert np.isfinite(bound.run(probe_feeds())[0]).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ortsep.graphs.session import Session
 from ortsep.measure import gauge
-from ortsep.measure.gauge import graph_time, operations, recorded
+from ortsep.measure.gauge import GraphTime, Operations, operations
 
 onnx = pytest.importorskip("onnx")
 TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
@@ -34,10 +34,10 @@ def graph(path: Path, op: str, shapes: list[tuple[int, ...]], given: int, domain
 
 
 def counted(path: Path, folder: Path) -> float:
-    with recorded(folder) as count:
-        session = Session(path, provider="cpu")
-        session.run({t.name: RNG.standard_normal(t.shape).astype(np.float32) for t in session.inputs})
-        return count()
+    record = Operations(folder)
+    session = Session(path, provider="cpu", observer=record)
+    session.run({t.name: RNG.standard_normal(t.shape).astype(np.float32) for t in session.inputs})
+    return record.count()
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_two_operations_a_multiply_add(
 
 def test_every_run_of_every_session_counts(tmp_path: Path) -> None:
     paths = [graph(tmp_path / f"{k}.onnx", "MatMul", [(k, 5), (5, 6)], 1) for k in (2, 3)]
-    with recorded(tmp_path) as count:
-        for path in paths:
-            session = Session(path, provider="cpu")
-            for _ in range(4):
-                session.run({"i0": np.ones(session.inputs[0].shape, np.float32)})  # type: ignore[arg-type]
-        assert count() == 4 * 2 * (2 + 3) * 5 * 6
-    assert gauge.sessions._open.__module__ == "ortsep.graphs.session"
+    record = Operations(tmp_path)
+    for path in paths:
+        session = Session(path, provider="cpu", observer=record)
+        for _ in range(4):
+            session.run({"i0": np.ones(session.inputs[0].shape, np.float32)})  # type: ignore[arg-type]
+    Session(paths[0], provider="cpu").run({"i0": np.ones((2, 5), np.float32)})
+    assert record.count() == 4 * 2 * (2 + 3) * 5 * 6, "only those that it was given to"
 
 
 def test_a_full_record_is_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,24 +91,24 @@ def test_a_record_of_today_reads_as_one_of_tomorrow(tmp_path: Path) -> None:
 
 
 def test_time_of_graphs_side_by_side_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(graph(tmp_path / "g.onnx", "MatMul", [(2, 5), (5, 6)], 1), provider="cpu")
-    now = 0.0
+    now, others = 0.0, [1]
 
-    def plain(self: Session, feeds: Any, outputs: Any = None) -> list[Any]:
-        """A second of work, with another run beginning and ending in the midst of it where one is given."""
+    def plain(self: Session, *_: Any) -> list[Any]:
+        """A second of work, with another run beginning and ending in the midst of the first."""
         nonlocal now
         now += 0.5
-        for other in feeds:
-            other()
+        if others:
+            others.pop()
+            self.run({})
         now += 0.5
         return []
 
-    monkeypatch.setattr(Session, "run", plain)
+    monkeypatch.setattr(Session, "_run", plain)
     monkeypatch.setattr(gauge.time, "perf_counter", lambda: now)
-    with graph_time() as seconds:
-        session.run([lambda: session.run([])])  # type: ignore[arg-type]
-        assert seconds() == 2.0
-        now += 7.0
-        session.run([])  # type: ignore[arg-type]
-        assert seconds() == 3.0
-    assert Session.run is plain
+    time = GraphTime()
+    session = Session(graph(tmp_path / "g.onnx", "MatMul", [(2, 5), (5, 6)], 1), provider="cpu", observer=time)
+    session.run({})
+    assert time.seconds == 2.0
+    now += 7.0
+    session.run({})
+    assert time.seconds == 3.0

@@ -22,7 +22,7 @@ from moises_package import (
 )
 
 from ortsep import Separator
-from ortsep.engine.loops import spectrum_statistics
+from ortsep.engine.level import spectrum_level
 from ortsep.export.exporter import write_export
 from ortsep.export.families.moises_light.architecture import (
     ACTIVATIONS,
@@ -36,6 +36,7 @@ from ortsep.export.families.moises_light.graph import build_graph
 from ortsep.export.families.moises_light.network import build_network, load_network, masks
 from ortsep.export.families.moises_light.original import MoisesLight, load
 from ortsep.export.family import Choice
+from ortsep.models.spec import Normalization
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -214,7 +215,7 @@ def test_chunks_come_close_to_the_song_in_one_piece(
         return snr(whole, np.stack(list(separator.separate(clip, chunk=0.8).values())))
 
     close = chunked()
-    monkeypatch.setattr("ortsep.separator.spectrum_statistics", lambda *_: None)
+    monkeypatch.setattr("ortsep.separator.spectrum_level", lambda *_: None)
     own = chunked()
     assert close >= 12.0 and close >= own + 3.0
 
@@ -226,6 +227,7 @@ def test_statistics_of_a_song_are_those_of_its_spectrum(random_small: MoisesLigh
     spectrum = random_small.transform(clip)
     parts = np.stack([spectrum.real, spectrum.imag]).astype(np.float64)
     blocks = (clip[:, at : at + 3333] for at in range(0, 50_001, 3333))
-    mean, deviation = spectrum_statistics(transform, 2, blocks, 1e-5)
+    level = spectrum_level(transform, 2, blocks, Normalization("spectrum", 1e-5))
+    mean, deviation = level.mean, level.deviation
     assert deviation == pytest.approx(parts.std(ddof=1) + 1e-5, rel=1e-6)
     assert mean == pytest.approx(parts.mean(), abs=1e-6 * deviation)

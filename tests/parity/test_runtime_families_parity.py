@@ -68,7 +68,7 @@ def test_ideal_masks_reach_their_sdr_through_the_runtime(
     masks = ideal_masks(drums)
     waiting = iter(np.concatenate([blocks(m) for m in masks], axis=1))  # [blocks][5, 2, F, 512]
     monkeypatch.setattr(
-        Network, "estimate", lambda self, magnitude: np.stack([next(waiting) for _ in range(len(magnitude))])
+        Network, "estimate", lambda self, magnitude, cancel: np.stack([next(waiting) for _ in range(len(magnitude))])
     )
     options = {"wiener": True, "alpha": alpha} if alpha else {}
     # one thread: two blocks at a time would take the masks in any order

@@ -123,9 +123,9 @@ def test_a_deadline_ends_the_work_and_leaves_nothing(tmp_path: Path, monkeypatch
     soundfile.write(tmp_path / "long.wav", noise(8000 * 60).T, 8000, subtype="FLOAT")
     real = Network.infer
 
-    def slow(self: Network, work: Any) -> Any:
+    def slow(self: Network, work: Any, cancel: Any) -> Any:
         time.sleep(0.05)
-        return real(self, work)
+        return real(self, work, cancel)
 
     monkeypatch.setattr(Network, "infer", slow)
     separator = Separator(GRAPHS / "waves")

@@ -235,7 +235,7 @@ def test_blocks_side_by_side_are_blocks_one_after_the_other(name: str, monkeypat
     """Bit for bit: a block hears nothing of another, and the stems are put together in order."""
     monkeypatch.setattr("ortsep.engine.network.cores", lambda: 2)
     alone, beside = Separator(GRAPHS / name, threads=1), Separator(GRAPHS / name, threads=2)
-    assert (alone._loaded().abreast, beside._loaded().abreast) == (1, 2)
+    assert (alone._network((0, 1)).abreast, beside._network((0, 1)).abreast) == (1, 2)
     transform, blocks = alone.spec.stft, alone.spec.blocks
     assert transform is not None and blocks is not None
     mix = music(transform.hop * blocks.frames * 5 + 77)

@@ -1,0 +1,77 @@
+"""Chunks in time with overlap-add: a stream of mixture blocks in, a stream of stem blocks out, in constant memory.
+
+Reading, transforms and writing go on while the graph runs, each in a thread of its own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ortsep.base.cancel import Cancel
+from ortsep.base.threads import ahead, closed
+from ortsep.engine.buffers import OverlapAdd, Window, reflected
+from ortsep.engine.chunks import keep_from
+from ortsep.engine.level import Level
+from ortsep.engine.network import Network, Part, Results
+from ortsep.engine.plan import ChunkRun
+
+F32 = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with the samples done and the samples in all."""
+
+
+def separate_chunks(
+    network: Network,
+    run: ChunkRun,
+    blocks: Iterable[F32],
+    level: Level,
+    progress: Progress | None = None,
+    *,
+    standard: Level | None = None,
+    cancel: Cancel | None = None,
+) -> Iterator[F32]:
+    """Separate blocks [C, n] of a song, planned beforehand: blocks [S, C, n] in order, ``run.samples`` in all.
+
+    ``level``: by what the song is standardised, and the stems are not; ``standard``: by what spectra are, where not
+    each chunk's by its own. However it ends, ``cancel`` is set then: it is this run's alone.
+    """
+    cancel = cancel or Cancel()
+    plan, channels = run.plan, network.spec.channels
+
+    def mixture() -> Iterator[F32]:
+        with closed(blocks) as given:
+            for block in given:
+                yield level.apply(block)
+
+    def prepared() -> Iterator[Sequence[Part]]:
+        keep = keep_from(network.reading(chunk, plan.segment).start for chunk in plan.chunks())
+        bordered = run.chunks.border.fill == "reflect" and plan.before + plan.after > 0
+        song = reflected(mixture(), plan.before, plan.after) if bordered else mixture()
+        with closed(song) as given:
+            window = Window(given, channels, start=-plan.before if bordered else 0)
+            for chunk, earliest in zip(plan.chunks(), keep, strict=True):
+                span = network.reading(chunk, plan.segment)
+                window.drop(int(earliest))
+                mix = window.read(span.start, span.length)
+                yield network.prepare(mix, span, chunk, plan.segment, standard, run.variants)
+
+    def inferred() -> Iterator[tuple[Sequence[Part], Results]]:
+        with closed(ahead(prepared(), cancel=cancel)) as works:
+            for work in works:
+                yield work, network.infer(work, cancel)
+
+    joined = OverlapAdd(len(network.wanted), channels)
+    try:
+        with closed(ahead(inferred(), on_close=cancel.cancel, cancel=cancel)) as results:
+            for chunk, (work, outputs) in zip(plan.chunks(), results, strict=True):
+                result = network.finish(work, outputs)
+                done = joined.final(chunk.start)
+                joined.add(chunk.start, result, plan.weights(chunk))
+                if done.shape[-1]:
+                    yield level.undo(done)
+                if progress is not None:
+                    progress(chunk.stop, plan.samples)
+        yield level.undo(joined.final(plan.samples))
+    finally:
+        cancel.end()
