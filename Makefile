@@ -32,6 +32,7 @@ wheel: $(FULL)/installed ## Build dist/*.whl, install it where there is no torch
 
 export: $(FULL)/installed ## Checkpoint to ONNX: MODEL=name [WEIGHTS=path|random[:SEED]] [OUT=dir]
 	@test -n "$(MODEL)" || { echo "say which model: make export MODEL=htdemucs (ortsep models lists them)" >&2; exit 2; }
+	@mkdir -p models/exported
 	$(FULL)/bin/ortsep export "$(MODEL)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(OUT),--output "$(OUT)") $(ARGS)
 
 validate: $(FULL)/installed ## Prove an export equal to its original: MODEL=name|path [WEIGHTS=path] [SONG=file]

@@ -1,4 +1,4 @@
-"""The folder for what can be made again, and the hashes of files that are hashed more than once."""
+"""The folders for what can be made again and what is kept, and the hashes of files that are hashed more than once."""
 
 import hashlib
 import os
@@ -6,16 +6,51 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from ortsep.base.errors import OutputError
+
 
 def cache_folder() -> Path:
-    """Where checkpoints and verdicts are kept: $ORTSEP_CACHE, else ``ortsep`` in the platform's folder for caches."""
+    """Where checkpoints and verdicts are kept: $ORTSEP_CACHE, else ``ortsep`` in the platform's folder for caches.
+
+    Raises OutputError where neither is known: an account without a home.
+    """
     if given := os.environ.get("ORTSEP_CACHE"):
         return Path(given).expanduser()
+    home = _home()
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "ortsep" / "Cache"
+    if sys.platform == "linux" and (cache := os.environ.get("XDG_CACHE_HOME")):
+        return Path(cache) / "ortsep"
+    if home is None:
+        raise OutputError("this account has no home folder to keep a cache in; name a folder in ORTSEP_CACHE")
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ortsep"
+        return home / "Library" / "Caches" / "ortsep"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "ortsep" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ortsep"
+        return home / "AppData" / "Local" / "ortsep" / "Cache"
+    return home / ".cache" / "ortsep"
+
+
+def data_folder() -> Path | None:
+    """``ortsep`` in the platform's folder for what a user keeps; None for an account without a home."""
+    home = _home()
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "ortsep"
+    if sys.platform == "linux" and (data := os.environ.get("XDG_DATA_HOME")):
+        return Path(data) / "ortsep"
+    if home is None:
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "ortsep"
+    if sys.platform == "win32":
+        return home / "AppData" / "Local" / "ortsep"
+    return home / ".local" / "share" / "ortsep"
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no such user known to the system
+        return None
 
 
 def sha256_of(path: Path) -> str:

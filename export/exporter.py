@@ -15,7 +15,8 @@ from ortsep.export.family import Choice, Downloading, Original, is_checkpoint, l
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
-from ortsep.models.spec import Figure, ModelSpec, Timing
+from ortsep.models.onnx_file import read_metadata
+from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, Timing, from_json
 from ortsep.stems.manifest import FILE_NAME, write_manifest
 
 Say = Callable[[str], None]
@@ -58,30 +59,47 @@ def export_model(
     *,
     portable: bool = False,
     precision: str = "fp32",
+    named: str = "",
     say: Say = lambda _: None,
 ) -> Exported:
-    """Export a model of the catalogue into ``output`` (models/exported/<name> by default, <name>-<precision> where that
-    is not fp32).
+    """Export a model of the catalogue into ``output`` (its name's folder in the home of models by default,
+    <name>-<precision> where that is not fp32), and call it ``named``.
 
     The folder appears only when complete, in place of an earlier one. ``say`` is told what happens, one line each.
     Raises ModelError for an unknown name, and what its family raises for the weights. ``name`` may be a checkpoint's
     path: then its architecture is told by what is in it.
     """
     if is_checkpoint(name):
-        return _export_checkpoint(Path(name), choice, output, portable=portable, precision=precision, say=say)
+        return _export_checkpoint(
+            Path(name), choice, output, portable=portable, precision=precision, named=named, say=say
+        )
     card = find_card(name)
-    folder = _folder(card.name, output, precision)
+    folder = _folder(named or card.name, output, precision)
+    if output is None and choice.path is not None:
+        _refuse_others(folder, choice.path)
     say(_licence(card))
     if choice.seed is not None:
         say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
     original = load_original(card, choice)
     for note in original.spec.notes:
         say(f"{card.name}: {note}")
-    return write_export(original, folder, portable=portable, precision=precision, say=say)
+    return write_export(original, folder, portable=portable, precision=precision, named=named, say=say)
+
+
+def _refuse_others(folder: Path, checkpoint: Path) -> None:
+    """Raise OutputError where a model of other weights lies already: own weights have the catalogue's name too."""
+    for graph in sorted(folder.glob("*.onnx"))[:1]:
+        spec = read_metadata(graph).get(METADATA_KEY)
+        source = from_json(spec, str(graph)).weights.source if spec else ""
+        if Path(source).name != checkpoint.name:
+            raise OutputError(
+                f"{folder} holds the model of other weights ({source or 'unknown'}); give this one a name with --name, "
+                "or choose a folder with --output"
+            )
 
 
 def _export_checkpoint(
-    path: Path, choice: Choice, output: Path | None, *, portable: bool, precision: str, say: Say
+    path: Path, choice: Choice, output: Path | None, *, portable: bool, precision: str, named: str, say: Say
 ) -> Exported:
     """``export_model`` for a file: what was found is told before the graphs are made."""
     from ortsep.export.weights.frontdoor import open_checkpoint, text_of
@@ -93,8 +111,8 @@ def _export_checkpoint(
     original = open_original(checkpoint, choice)
     for note in original.spec.notes:
         say(f"{original.spec.name}: {note}")
-    folder = _folder(original.spec.name, output, precision)
-    return write_export(original, folder, portable=portable, precision=precision, say=say)
+    folder = _folder(named or original.spec.name, output, precision)
+    return write_export(original, folder, portable=portable, precision=precision, named=named, say=say)
 
 
 def _folder(name: str, output: Path | None, precision: str) -> Path:
@@ -109,9 +127,15 @@ def _folder(name: str, output: Path | None, precision: str) -> Path:
 
 
 def write_export(
-    original: Original, folder: Path, *, portable: bool = False, precision: str = "fp32", say: Say = lambda _: None
+    original: Original,
+    folder: Path,
+    *,
+    portable: bool = False,
+    precision: str = "fp32",
+    named: str = "",
+    say: Say = lambda _: None,
 ) -> Exported:
-    """Write an original's graphs and stems.txt into ``folder``, all or nothing.
+    """Write an original's graphs and stems.txt into ``folder``, all or nothing, as a model called ``named``.
 
     Another precision than fp32 is measured against it; its SNR and its time are written into the spec. Raises
     ModelError where an SNR is below its gate.
@@ -130,8 +154,11 @@ def write_export(
                     say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:g})")
                 say(f"{time.stage}: {time.ratio:.2f} of the time of fp32 ({time.seconds:.3f} s, {time.machine})")
             domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+            spec = attached_spec(exact) or spec
             spec = replace(
-                attached_spec(exact) or spec,
+                spec,
+                name=named or spec.name,
+                card=spec.entry if named else spec.card,
                 exporter=f"ortsep {ortsep.__version__}",
                 precision=spec.precision if precision == "fp32" else precision,
                 portable=not domains,

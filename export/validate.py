@@ -104,7 +104,7 @@ def _spec_in(file: Path) -> ModelSpec:
 
 
 def _original(model: Model, weights: str | None) -> Original:
-    card = find_card(model.spec.name)
+    card = find_card(model.spec.entry)
     source = model.spec.weights
     if weights is not None:
         choice = choose_weights(weights, stems=find_stems(model))

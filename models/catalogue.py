@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ortsep.base.cache import data_folder
 from ortsep.base.errors import ModelError
 
 CARDS = Path(__file__).parent / "cards"
@@ -191,25 +192,49 @@ def catalogue() -> dict[str, Card]:
 def find_card(name: str) -> Card:
     """The card of ``name`` or of the model that has it as an alias. Raises ModelError with the nearest names."""
     cards = catalogue()
-    for card in cards.values():
-        if name == card.name or name in card.aliases:
-            return card
+    if (card := card_named(name)) is not None:
+        return card
     known = [n for card in cards.values() for n in (card.name, *card.aliases)]
     near = get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "ortsep models lists them all"
     raise ModelError(f"there is no model called {name!r} in the catalogue; {hint}")
 
 
+def card_named(name: str) -> Card | None:
+    """The card that has this name or alias, if there is one."""
+    return next((card for card in catalogue().values() if name == card.name or name in card.aliases), None)
+
+
 def model_homes() -> tuple[Path, ...]:
     """The folders in which models are looked for by name: those of $ORTSEP_MODELS, else models/exported below the
-    working folder."""
+    working folder, and the user's own home of models, which serves in every folder."""
     names = [name for name in os.environ.get("ORTSEP_MODELS", "").split(os.pathsep) if name]
-    return tuple(map(Path, names)) or (Path("models") / "exported",)
+    if names:
+        return tuple(map(Path, names))
+    users = data_folder()
+    return (Path("models") / "exported", *([users / "models"] if users else []))
 
 
 def exported_home() -> Path:
-    """The folder that new exports go to: the first of ``model_homes``."""
-    return model_homes()[0]
+    """The folder that new exports go to: the first of ``model_homes`` that is there, else the last."""
+    homes = model_homes()
+    return homes[0] if os.environ.get("ORTSEP_MODELS") or homes[0].is_dir() else homes[-1]
+
+
+def ready_folders() -> dict[str, Path]:
+    """Every folder with a graph in it, by its name: those of ``model_homes`` in their order, then what came bundled."""
+    found: dict[str, Path] = {}
+    for home in (*model_homes(), BUNDLED):
+        for folder in sorted(home.iterdir()) if home.is_dir() else []:
+            if not folder.name.startswith(".") and any(folder.glob("*.onnx")):
+                found.setdefault(folder.name, folder)
+    return found
+
+
+def ready_folder(name: str) -> Path | None:
+    """Where the model of this name or alias lies ready to run, if it does."""
+    card = card_named(name)
+    return ready_folders().get(folder_name(card.name if card else name))
 
 
 def folder_name(model: str) -> str:

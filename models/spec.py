@@ -299,6 +299,8 @@ class ModelSpec:
     timing: tuple[Timing, ...] = ()
     exporter: str = ""
     notes: tuple[str, ...] = ()
+    card: str = ""
+    """The catalogue's entry that this is an export of, where its user gave it another name."""
 
     def __post_init__(self) -> None:
         check(len(self.stems) >= 1 and len(set(self.names)) == len(self.names), f"stems {self.names}")
@@ -324,6 +326,11 @@ class ModelSpec:
         check(self.output in OUTPUTS[self.domain], f"a {self.domain} graph that gives {self.output}")
         check(self.bandwidth is None or 0.0 < self.bandwidth <= 1e6, f"bandwidth {self.bandwidth}")
         check(self.parameters >= 0, f"{self.parameters} parameters")
+
+    @property
+    def entry(self) -> str:
+        """The catalogue's name of it, if it has one."""
+        return self.card or self.name
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import typer
 from ortsep import __version__
 from ortsep.base import interrupt
 from ortsep.base.errors import UsageError
-from ortsep.commands import flags, help
+from ortsep.commands import flags, habits, help
 from ortsep.commands.ending import run_to_end
 
 app = typer.Typer(
@@ -45,10 +45,10 @@ def _root(
 
 @app.command(cls=help.Command, short_help=help.SHORT["run"], help=help.RUN, epilog=help.RUN_EXAMPLES)
 def run(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL SONG...", help="The model, then songs and folders.", show_default=False),
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="[MODEL] SONG...", show_default=False)],
+    model: flags.RunModel = None,
+    then: flags.Then = None,
+    recursive: flags.Recursive = False,
     stems: flags.Stems = "",
     two_stems: flags.TwoStems = None,
     residual: flags.Residual = False,
@@ -59,8 +59,12 @@ def run(
     allow_truncated: flags.AllowTruncated = False,
     output: flags.Output = Path("separated"),
     template: flags.Template = "{model}/{song}/{stem}.{ext}",
-    format: flags.Format = "wav",
+    format: flags.Format = None,
     subtype: flags.Subtype = None,
+    flac: flags.Flac = False,
+    mp3: flags.Mp3 = False,
+    int24: flags.Int24 = False,
+    float32: flags.Float32 = False,
     rate: flags.Rate = None,
     skip_existing: flags.SkipExisting = False,
     report: flags.Page = False,
@@ -83,10 +87,11 @@ def run(
     progress: flags.Telling = flags.Progress.bar,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
     debug: flags.Debug = False,
 ) -> None:
     with interrupt.at_once():
-        from ortsep.commands.run import Manner, run_songs
+        from ortsep.commands.run import RunSettings, run_songs
         from ortsep.options import Options
         from ortsep.songs.separate import Files
 
@@ -106,27 +111,39 @@ def run(
         mask_extension=mask_extension.value if mask_extension else None,
         wiener=wiener or None,
     )
+    kind, coding = habits.file_kind(format, subtype, flac=flac, mp3=mp3, int24=int24, float32=float32)
     files = Files(
         output=output,
         template=template,
-        format=format,
-        subtype=subtype,
+        format=kind,
+        subtype=coding,
         rate=rate,
         start=start,
-        duration=duration,
+        duration=habits.length(duration),
         downmix=downmix,
         allow_truncated=allow_truncated,
         skip_existing=skip_existing,
         inline_audio=inline_audio,
     )
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"--timeout {timeout:g} is no time; give seconds above 0")
     if inline_audio and not json_:
         raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
     name = "coreml" if provider is flags.Provider.mps else provider.value
     loading = {"provider": name, "threads": threads}
-    manner = Manner(jobs, raw, timeout, progress.value, report, json_, quiet, debug)
-    _leave(run_songs(arguments, options, files, loading, manner))
+    settings = RunSettings(
+        model=model,
+        then=then,
+        recursive=recursive,
+        jobs=jobs,
+        raw=raw,
+        timeout=timeout,
+        progress=progress.value,
+        report=report,
+        as_json=json_,
+        quiet=quiet,
+        verbose=verbose,
+        debug=debug,
+    )
+    _leave(run_songs(words, options, files, loading, settings))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["models"], help=help.MODELS)
@@ -144,8 +161,12 @@ def models(
 def export(
     name: Annotated[str, typer.Argument(help="A model of the catalogue (ortsep models).")],
     weights: flags.Weights = None,
+    called: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What to call it; for weights of your own.")
+    ] = "",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder; models/exported/NAME by default.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="By default the name's, in the home of models."),
     ] = None,
     config: flags.Config = None,
     stems: flags.Stems = "",
@@ -160,11 +181,11 @@ def export(
     debug: flags.Debug = False,
 ) -> None:
     with interrupt.at_once():
-        from ortsep.commands.make import Making, export_command
+        from ortsep.commands.make import ExportSettings, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
-    making = Making(portable, precision.value, route, progress.value, json_, quiet)
-    _leave(export_command(name, weights, output, config, wanted, making))
+    settings = ExportSettings(portable, precision.value, route, called, progress.value, json_, quiet)
+    _leave(export_command(name, weights, output, config, wanted, settings))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["optimize"], help=help.OPTIMIZE, epilog=help.OPTIMIZE_EXAMPLES)

@@ -34,9 +34,10 @@ def output_paths(
     if len(songs) > 1 and "song" not in used:
         raise UsageError(f"the template {template!r} has no {{song}}, so {len(songs)} songs would meet; add it")
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # the last one of each name: the lower ones are taken
     result = []
     for path in songs:
-        number = 1
+        number = numbers.get(path.stem, 0) + 1
         while True:
             suffix = "" if number == 1 else f" ({number})"
             filled = {s: _fill(template, safe_name(path.stem), suffix, s, model, ext) for s in stems}
@@ -47,6 +48,7 @@ def output_paths(
                 break
             number += 1
         taken |= keys
+        numbers[path.stem] = number
         result.append({stem: folder / name for stem, name in filled.items()})
     own = {_identity(song) for song in songs} - {None}
     for target in (target for targets in result for target in targets.values()):

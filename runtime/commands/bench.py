@@ -45,7 +45,7 @@ def bench_command(
         others = {}
         if against is not None:
             source = model.spec.weights.source if model.spec.weights.random else weights or ""
-            other = [sys.executable, "-m", "ortsep.export.reference", model.spec.name, source, str(song), str(folder)]
+            other = [sys.executable, "-m", "ortsep.export.reference", model.spec.entry, source, str(song), str(folder)]
             others["original"] = other
         result = measure(ours, others, runs, seconds, _Told(runs, ["ortsep", *others]))
     screen.clear()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.cache import cache_folder
+from ortsep.base.errors import OutputError
 from ortsep.base.whole import scratch
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
@@ -48,7 +49,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         "packages": runtime_packages(),
         "conflict": conflict,
         "decoders": _decoders(),
-        "cache": str(cache_folder()),
+        "cache": _cache(),
         "model": reference,
         "providers": [asdict(verdict) for verdict in verdicts],
         "auto": choice.provider,
@@ -120,6 +121,14 @@ def _decoders() -> dict[str, Any]:
     import soundfile
 
     return {"libsndfile": sorted(soundfile.available_formats()), "ffmpeg": _ffmpeg()}
+
+
+def _cache() -> str | None:
+    """Where verdicts are kept; None for an account without a home."""
+    try:
+        return str(cache_folder())
+    except OutputError:
+        return None
 
 
 def _ffmpeg() -> str | None:

@@ -14,6 +14,7 @@ from ortsep import __version__
 from ortsep.base import heap, interrupt
 from ortsep.base.errors import OrtsepError, OutputError, UsageError
 from ortsep.base.stderr import complete, keep_for_events
+from ortsep.commands.habits import hint
 from ortsep.commands.terminal import screen, shown, wrapped
 
 
@@ -48,6 +49,9 @@ def _sentence(error: Any) -> str:
     else:
         said = error.format_message().replace(". Did you mean", ", did you mean")
         text = f"{said[:1].lower()}{said[1:]}"
+    known = hint(str(getattr(error, "option_name", "")))
+    if known:
+        return f"there is no {error.option_name}; {known}"
     return f"{' '.join(text.split()).rstrip('.?')}; {command} --help shows what there is"
 
 

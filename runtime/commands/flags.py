@@ -48,8 +48,28 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no messages.", rich_help_panel=TOLD)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=TOLD)]
 
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also the model, and each stem's level.", rich_help_panel=TOLD)
+]
+
 # What to separate
 
+RunModel = Annotated[
+    str | None,
+    typer.Option("--model", "-n", metavar="MODEL", help="The model; all words are songs then.", rich_help_panel=WHAT),
+]
+Then = Annotated[
+    str | None,
+    typer.Option(
+        "--then",
+        metavar="MODEL[@STEM]",
+        help="A second model, which takes apart a stem of the first one.",
+        rich_help_panel=WHAT,
+    ),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Enter the folders in folders too.", rich_help_panel=WHAT)
+]
 Stems = Annotated[
     str,
     typer.Option("--stems", "--targets", metavar="A,B", help="Only these stems, in this order.", rich_help_panel=WHAT),
@@ -62,7 +82,7 @@ Residual = Annotated[bool, typer.Option("--residual", help="Also what is left of
 Start = Annotated[float, typer.Option("--start", metavar="S", help="Begin here, in seconds.", rich_help_panel=WHAT)]
 Duration = Annotated[
     float | None,
-    typer.Option("--duration", metavar="S", help="Separate so many seconds only.", rich_help_panel=WHAT),
+    typer.Option("--duration", metavar="S", help="Separate so many seconds only; -1 for all.", rich_help_panel=WHAT),
 ]
 Raw = Annotated[
     str | None,
@@ -97,7 +117,14 @@ Template = Annotated[
         rich_help_panel=WHERE,
     ),
 ]
-Format = Annotated[str, typer.Option("--format", metavar="NAME", help="wav, flac, ogg or mp3.", rich_help_panel=WHERE)]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="wav (the default), flac, ogg or mp3.", rich_help_panel=WHERE),
+]
+Flac = Annotated[bool, typer.Option("--flac", help="The same as --format flac.", rich_help_panel=WHERE)]
+Mp3 = Annotated[bool, typer.Option("--mp3", help="The same as --format mp3.", rich_help_panel=WHERE)]
+Int24 = Annotated[bool, typer.Option("--int24", help="The same as --subtype 24.", rich_help_panel=WHERE)]
+Float32 = Annotated[bool, typer.Option("--float32", help="The same as --subtype float.", rich_help_panel=WHERE)]
 Subtype = Annotated[
     str | None,
     typer.Option("--subtype", metavar="NAME", help="float (the default of wav), 24 or 16 bits.", rich_help_panel=WHERE),
@@ -191,6 +218,7 @@ Device = Annotated[
     typer.Option(
         "--provider",
         "--device",
+        "-d",
         metavar="NAME",
         help="auto, cpu, cuda, coreml (also as mps), openvino, or openvino-bf16, which is faster and less exact.",
         rich_help_panel=MACHINE,

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ortsep import __version__
 from ortsep.base.errors import MissingDependency, UsageError
@@ -13,7 +13,12 @@ from ortsep.base.interrupt import at_once
 from ortsep.commands.progress import Downloads, emit
 from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted
+from ortsep.graphs.model import is_model_path
+from ortsep.models.catalogue import card_named, exported_home, folder_name, model_homes, ready_folder
 from ortsep.models.contracts.contract import Wishes
+
+if TYPE_CHECKING:
+    from ortsep.export.exporter import Exported
 
 
 def _say(quiet: bool, *lines: str) -> None:
@@ -28,58 +33,112 @@ def _doing(quiet: bool, text: str) -> None:
 
 def _missing(error: ImportError) -> MissingDependency:
     return MissingDependency(
-        f"this command needs {error.name or error}, which the lean runtime leaves out; pip install 'ortsep[export]'"
+        f"this command needs {error.name or error}, which the lean runtime leaves out; pip install 'ortsep[export]'",
+        name=error.name,
     )
 
 
 @dataclass(frozen=True)
-class Making:
+class ExportSettings:
     """How an export is made and what it tells, as typed."""
 
     portable: bool = False
     precision: str = "fp32"
     route: str = ""
+    name: str = ""
+    """What the model is called, where that is not the catalogue's or the checkpoint's name."""
     progress: Literal["bar", "json"] = "bar"
     as_json: bool = False
     quiet: bool = False
 
 
 def export_command(
-    name: str, weights: str | None, output: Path | None, config: Path | None, stems: tuple[str, ...], making: Making
+    name: str,
+    weights: str | None,
+    output: Path | None,
+    config: Path | None,
+    stems: tuple[str, ...],
+    settings: ExportSettings,
 ) -> int:
-    if making.progress != "json":
-        _doing(making.quiet, f"exporting {name} ...")
+    made = _exported(name, weights, output, config, stems, settings)
+    if settings.as_json:
+        files = [{"file": f, "bytes": size, "nodes": nodes} for f, size, nodes in made.files]
+        document = {"version": __version__, "folder": str(made.folder), "files": files, "spec": asdict(made.spec)}
+        print(json.dumps(document))
+    elif settings.progress != "json":
+        folder = made.folder
+        known = any(folder.absolute() == (home / folder.name).absolute() for home in model_homes())
+        short = made.spec.name if known and folder.name == folder_name(made.spec.name) else str(folder)
+        _say(settings.quiet, f"run it:   ortsep run {short} SONG", f"prove it: ortsep validate {short}")
+    return 0
+
+
+def export_first(reference: str, progress: Literal["bar", "json"], quiet: bool) -> None:
+    """Export a model of the catalogue that is to be run and is not ready. Raises what an export raises.
+
+    MODEL@STEM and what is no name of the catalogue are left to whoever loads the model.
+    """
+    name = reference if card_named(reference) else reference.partition("@")[0]
+    card = card_named(name)
+    if card is None or is_model_path(Path(reference)) or ready_folder(name) is not None:
+        return
+    first = f"{card.name} is not exported yet: it is exported first, into {exported_home()}"
+    try:
+        _exported(card.name, None, None, None, (), ExportSettings(progress=progress, quiet=quiet), first)
+    except MissingDependency as error:
+        raise MissingDependency(
+            f"{card.name} is not exported yet, and exporting needs what the lean runtime leaves out ({error.name}): "
+            f"pip install 'ortsep[export]', or copy its folder from a machine where it is exported into "
+            f"{exported_home()}"
+        ) from error
+
+
+def _exported(
+    name: str,
+    weights: str | None,
+    output: Path | None,
+    config: Path | None,
+    stems: tuple[str, ...],
+    settings: ExportSettings,
+    first: str = "",
+) -> "Exported":
+    """Export, and tell of it, ``first`` before all. Raises MissingDependency where a framework is not installed."""
+
+    def doing() -> None:
+        if settings.progress != "json":
+            _doing(settings.quiet, f"exporting {name} ...")
+
+    def say(text: str) -> None:
+        if settings.progress == "json":
+            emit("message", text=text)
+        else:
+            _say(settings.quiet, *text.split("\n"))
+            doing()
+
+    doing()
     try:
         with at_once():
             from ortsep.export.exporter import choose_weights, export_model
     except ImportError as error:
         raise _missing(error) from error
-
-    def say(text: str) -> None:
-        if making.progress == "json":
-            emit("message", text=text)
-        else:
-            _say(making.quiet, text)
-            _doing(making.quiet, f"exporting {name} ...")
-
-    with closing(Downloads(making.progress, making.quiet)) as downloads:
-        choice = replace(choose_weights(weights, config, stems, downloads), route=making.route)
+    if first:
+        say(first)
+    with closing(Downloads(settings.progress, settings.quiet)) as downloads:
+        choice = replace(choose_weights(weights, config, stems, downloads), route=settings.route)
         try:
-            made = export_model(name, choice, output, portable=making.portable, precision=making.precision, say=say)
+            made = export_model(
+                name,
+                choice,
+                output,
+                portable=settings.portable,
+                precision=settings.precision,
+                named=settings.name,
+                say=say,
+            )
         except ModuleNotFoundError as error:
             raise _missing(error) from error
-    screen.clear()
-    if making.as_json:
-        files = [{"file": f, "bytes": size, "nodes": nodes} for f, size, nodes in made.files]
-        document = {"version": __version__, "folder": str(made.folder), "files": files, "spec": asdict(made.spec)}
-        print(json.dumps(document))
-    elif making.progress == "json":
         say(f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
-    else:
-        _say(making.quiet, f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
-    if not making.as_json and making.progress != "json":
-        _say(making.quiet, f"run it:   ortsep run {made.folder} SONG", f"prove it: ortsep validate {made.folder}")
-    return 0
+    return made
 
 
 def rewrite_file(file: Path, wishes: Wishes, output: Path, *, quiet: bool) -> Adopted:

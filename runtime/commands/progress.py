@@ -1,6 +1,7 @@
 """What commands tell on the way, on stderr: sentences and a bar for people, or NDJSON events for programs."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -66,13 +67,15 @@ def emit(event: str, **fields: Any) -> None:
 
 
 class Sentences:
-    """A line for each song and, on a terminal, a bar with the time left. ``quiet`` leaves the failures.
+    """A line for each song and, on a terminal, a bar with the time left.
+
+    ``quiet`` leaves the failures, ``verbose`` adds the stems' levels.
 
     ``songs``: how many there are. What the model says of itself in every song is told once.
     """
 
-    def __init__(self, quiet: bool, songs: int = 1) -> None:
-        self._quiet, self._songs = quiet, songs
+    def __init__(self, quiet: bool, songs: int = 1, verbose: bool = False) -> None:
+        self._quiet, self._songs, self._verbose = quiet, songs, verbose
         self._begun: dict[int, float] = {}
         self._bars: dict[int, tuple[str, float, float]] = {}
         self._last = 0.0
@@ -97,7 +100,8 @@ class Sentences:
         if not self._quiet:
             new = [note for note in report.warnings if note not in self._told]
             self._told.update(new)
-            screen.say(*_lines(report), *(f"  note: {note}" for note in new))
+            levels = _levels(report) if self._verbose else []
+            screen.say(*_lines(report), *levels, *(f"  note: {note}" for note in new))
         self._draw()
 
     def failed(self, number: int, song: Path, error: OrtsepError) -> None:
@@ -149,6 +153,20 @@ def _lines(report: SongReport) -> list[str]:
     if report.null_db is not None:
         said.append(f"  the stems add up to the mixture: what is left lies {report.null_db:.1f} dB below it")
     return said + page
+
+
+def _levels(report: SongReport) -> list[str]:
+    """What --verbose says of each stem; dB of full scale."""
+    return [
+        f"  {stem.stem_name}: peak {_decibels(stem.peak)}, RMS {_decibels(stem.rms)}, {stem.channels} x {stem.samples} "
+        f"samples at {stem.sample_rate} Hz{', ' + stem.path if stem.path else ''}"
+        for stem in report.outputs
+        if stem.samples
+    ]
+
+
+def _decibels(level: float) -> str:
+    return f"{20 * math.log10(level):.1f} dBFS" if level > 0 else "silent"
 
 
 class Downloads:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,33 +11,36 @@ from typing import Any, BinaryIO, Literal
 
 from ortsep import __version__
 from ortsep.audio.spool import spool
-from ortsep.base.errors import FileMissing, OrtsepError, UsageError
+from ortsep.base.errors import OrtsepError, UsageError
+from ortsep.base.paths import exists
 from ortsep.base.whole import scratch
 from ortsep.batch import Event, Job, Task, in_processes, in_this_process, load
 from ortsep.chain import Chain
+from ortsep.commands.arguments import tell_apart
 from ortsep.commands.ending import interrupted
+from ortsep.commands.folders import gather
+from ortsep.commands.make import export_first
 from ortsep.commands.progress import Events, Sentences, Teller
 from ortsep.commands.terminal import screen
-from ortsep.graphs.model import find_model
-from ortsep.models.catalogue import catalogue
 from ortsep.options import Options
 from ortsep.report.pictures import require_matplotlib
 from ortsep.separator import Separator
 from ortsep.songs.separate import Files, SongReport, pages, places
 
-EXTENSIONS = (
-    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au"),
-    *(".m4a", ".mp4", ".aac", ".wma", ".mka", ".webm"),
-)
-"""What counts as a song in a folder; a file that is named is opened whatever it is called."""
 PIPE = "-"
 """Standard input as a song, standard output as ``Files.output``."""
+_LONGEST = 30 * 86400.0
+"""Seconds that can be given to a song."""
 
 
 @dataclass(frozen=True)
-class Manner:
+class RunSettings:
     """How a run goes and what it tells, as typed."""
 
+    model: str | None = None
+    then: str | None = None
+    """A second model behind the first: MODEL or MODEL@STEM."""
+    recursive: bool = False
     jobs: int = 1
     raw: str | None = None
     """What headerless samples on standard input are: FORMAT:RATE:CHANNELS."""
@@ -48,48 +51,94 @@ class Manner:
     """A page with pictures beside the stems of each song."""
     as_json: bool = False
     quiet: bool = False
+    verbose: bool = False
     debug: bool = False
 
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout <= _LONGEST:  # NaN too
+            raise UsageError(f"--timeout {self.timeout:g} is no time for a song; give seconds up to {_LONGEST:.0f}")
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose exclude each other; leave one of them out")
 
-def run_songs(arguments: Sequence[str], options: Options, files: Files, loading: dict[str, Any], manner: Manner) -> int:
+    @property
+    def draws(self) -> bool:
+        """Whether sentences are for a person to read."""
+        return self.progress != "json" and not self.quiet
+
+
+def run_songs(
+    words: Sequence[str], options: Options, files: Files, loading: dict[str, Any], settings: RunSettings
+) -> int:
     """Separate every song. Returns the exit status: that of the first song that failed, else 0."""
-    models, named = _split(arguments)
-    if not named:
-        raise UsageError("name a model and at least one song: ortsep run MODEL SONG...")
-    sink = _sink(files, named, manner)
-    if manner.report:
+    typed = tell_apart(words, settings.model, settings.then)
+    sink = _sink(files, typed.songs, settings)
+    if settings.report:
         require_matplotlib()
-    draws = manner.progress != "json" and not manner.quiet
-    if draws:
-        screen.doing(f"loading {' and '.join(models)} ...")
-    separator = load(models, loading)
+    if typed.taken and settings.draws:
+        screen.say(f"no model was named: {typed.models[0]} is taken, which is ready here; -n NAME takes another")
+    for model in typed.models:
+        export_first(model, settings.progress, settings.quiet)
+    if settings.draws:
+        screen.doing(f"loading {' and '.join(typed.models)} ...")
+    separator = load(typed.models, loading)
+    options, named = _targets(separator, options, typed.songs)
     names = separator.names(options)
     if sink is not None and len(names) != 1:
         raise UsageError(f"-o - takes one stem and these are {', '.join(names)}; choose one with --stems")
-    songs = list(_songs(named))
-    teller: Teller = Events() if manner.progress == "json" else Sentences(manner.quiet, len(songs))
+    found = gather(named, None if sink else Path(files.output), settings.recursive)
+    if settings.draws:
+        screen.say(*found.notes, *(_described(separator) if settings.verbose else []))
+    songs = found.songs
+    teller: Teller = (
+        Events() if settings.progress == "json" else Sentences(settings.quiet, len(songs), settings.verbose)
+    )
     with contextlib.ExitStack() as stack:
-        if PIPE in named and draws:
+        if PIPE in named and settings.draws:
             screen.doing("reading the song from standard input ...")
-        read = [_from_stdin(stack, manner.raw) if str(song) == PIPE else song for song in songs]
+        read = [_from_stdin(stack, settings.raw) if str(song) == PIPE else song for song in songs]
         if sink is None:
             targets = places(separator, read, files, options)
-            drawn = pages(separator, read, files, targets) if manner.report else [None] * len(read)
+            drawn = pages(separator, read, files, targets) if settings.report else [None] * len(read)
             tasks = [Task(*of_song) for of_song in zip(read, targets, drawn, strict=True)]
         else:
             tasks = [Task(song, {}) for song in read]
-        results = _Results(songs, teller, alone=len(songs) == 1 or manner.debug)
-        job = Job(tuple(models), loading, options, files, manner.timeout)
+        results = _Results(songs, teller, alone=len(songs) == 1 or settings.debug)
+        job = Job(typed.models, loading, options, files, settings.timeout)
         with closing(teller):
-            if manner.jobs > 1 and len(tasks) > 1:
-                in_processes(job, tasks, manner.jobs, results.take)
+            if settings.jobs > 1 and len(tasks) > 1:
+                in_processes(job, tasks, settings.jobs, results.take)
             else:
                 in_this_process(separator, job, tasks, results.take, sink)
-    if manner.as_json:
+    if settings.as_json:
         print(json.dumps(_document(separator, results)))
-    if manner.progress != "json" and len(songs) > 1 and (results.errors or not manner.quiet):
+    if settings.progress != "json" and len(songs) > 1 and (results.errors or not settings.quiet):
         screen.say(results.summary())
     return min(results.errors.items())[1].status if results.errors else 0
+
+
+def _targets(separator: Separator | Chain, options: Options, words: Sequence[str]) -> tuple[Options, list[str]]:
+    """``--targets vocals drums`` as Open-Unmix writes it: words that are stems of the model and no files are stems."""
+    known = separator.names(Options()) if options.stems else ()
+    stems = [word for word in words if word in known and not exists(word)]
+    songs = [word for word in words if word not in stems]
+    if not songs:
+        raise UsageError(f"{', '.join(words)} would be stems, and no song is left; name a song")
+    return replace(options, stems=(*options.stems, *stems)), songs
+
+
+def _described(separator: Separator | Chain) -> list[str]:
+    """What --verbose says of the models before the songs."""
+    parts = [separator] if isinstance(separator, Separator) else [separator.first, separator.second]
+    lines = []
+    for part in parts:
+        spec, model = part.spec, part.model
+        channels = {1: "mono", 2: "stereo"}.get(spec.channels, f"{spec.channels} channels")
+        lines.append(
+            f"{spec.name}: {', '.join(model.stems)}; {spec.sample_rate} Hz, {channels}; {model.size() / 1e6:.0f} MB in "
+            f"{model.folder}; weights: {spec.weights.licence or 'licence unknown'}"
+        )
+        lines.append(f"  on {part.provider}{': ' + part.provider_reason if part.provider_reason else ''}")
+    return lines
 
 
 class _Results:
@@ -130,20 +179,20 @@ class _Results:
             self._teller.failed(number, song, event.value)
 
 
-def _sink(files: Files, named: Sequence[str], manner: Manner) -> BinaryIO | None:
+def _sink(files: Files, named: Sequence[str], settings: RunSettings) -> BinaryIO | None:
     """Standard output, where the stem goes there. Raises UsageError for what can't go together."""
     if list(named).count(PIPE) > 1:
         raise UsageError("standard input (-) can be read once; name it once")
-    if manner.raw is not None and PIPE not in named:
+    if settings.raw is not None and PIPE not in named:
         raise UsageError("--raw says what standard input is: name - as a song")
-    if manner.report and (str(files.output) == PIPE or files.inline_audio):
+    if settings.report and (str(files.output) == PIPE or files.inline_audio):
         how = "--inline-audio" if files.inline_audio else "-o -"
         raise UsageError(f"--report writes a page beside the stems' files and {how} writes none; leave one of them out")
     if str(files.output) != PIPE:
         return None
     if len(named) != 1 or Path(named[0]).is_dir():
         raise UsageError("-o - writes one stem of one song to standard output; name one song")
-    if manner.as_json or files.inline_audio:
+    if settings.as_json or files.inline_audio:
         raise UsageError("-o - and --json both need standard output; leave one of them out")
     if sys.stdout.isatty():
         raise UsageError("-o - writes audio to standard output and that is a terminal; pipe it into a program or file")
@@ -154,30 +203,6 @@ def _from_stdin(stack: contextlib.ExitStack, raw: str | None) -> Path:
     if sys.stdin.isatty():
         raise UsageError("- reads a song from standard input and that is a terminal; pipe a song into it")
     return spool(sys.stdin.buffer, stack.enter_context(scratch("ortsep")), raw)
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The model, perhaps a second one behind it, and the songs.
-
-    The second argument is a model too if it is a .onnx file, a folder with one, or the name of a model and no file.
-    """
-    if len(arguments) > 1 and _is_model(arguments[1]):
-        return list(arguments[:2]), list(arguments[2:])
-    return list(arguments[:1]), list(arguments[1:])
-
-
-def _is_model(argument: str) -> bool:
-    name, _, _ = argument.partition("@")
-    path = Path(argument if Path(argument).exists() else name)
-    if path.is_dir():
-        return any(path.glob("*.onnx"))
-    if path.exists():
-        return path.suffix == ".onnx"
-    try:
-        find_model(name)
-    except FileMissing:
-        return any(name in (card.name, *card.aliases) for card in catalogue().values())
-    return True
 
 
 def _document(separator: Separator | Chain, results: _Results) -> dict[str, Any]:
@@ -194,16 +219,3 @@ def _document(separator: Separator | Chain, results: _Results) -> dict[str, Any]
         "songs": [report.document() for _, report in sorted(results.reports.items())] + failed,
         "failed": len(failed),
     }
-
-
-def _songs(arguments: Sequence[str]) -> Iterator[Path]:
-    """Files as they are named, folders as the audio files in them, sorted by name."""
-    for argument in arguments:
-        path = Path(argument)
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
-        if not found:
-            raise FileMissing(f"the folder {path} holds no audio files; name songs or another folder")
-        yield from found

@@ -1,12 +1,13 @@
 """From what the user typed to a model that can run: its spec, its files, the names of its stems."""
 
-import glob
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from ortsep.base.errors import FileMissing, ModelError
+from ortsep.base.paths import exists, is_folder
 from ortsep.graphs.recognised import foreign_folder
-from ortsep.models.catalogue import BUNDLED, catalogue, folder_name, model_homes
+from ortsep.models.catalogue import BUNDLED, card_named, catalogue, folder_name, model_homes
 from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Member, ModelSpec, from_json
@@ -42,27 +43,40 @@ def find_model(reference: str | Path) -> Path:
     Raises FileMissing with the way to export it.
     """
     path = Path(reference)
-    if path.exists():
+    if is_model_path(path):
         return path
     name = str(reference).removesuffix(".onnx")
     if path.suffix == ".onnx" and path.parent.name == path.stem and path.parent.is_dir():
         return path.parent
     if path.parent == Path():
-        cards = catalogue()
-        card = next((c for c in cards.values() if name == c.name or name in c.aliases), None)
+        card = card_named(name)
         for home in (*model_homes(), BUNDLED):
             for folder in {folder_name(card.name if card else name), folder_name(name)}:
-                if (home / folder).is_dir():
+                if is_model_path(home / folder):
                     return home / folder
-            for file in (home / f"{name}.onnx", *home.glob(f"*/{glob.escape(name)}.onnx")):
-                if file.is_file():
+            for file in (place / f"{name}.onnx" for place in (home, *(home.iterdir() if home.is_dir() else ()))):
+                if is_model_path(file):
                     return file
         if card is not None:
             raise FileMissing(f"{card.name} is not exported yet; run: ortsep export {card.name}")
+    if is_folder(path):
+        raise FileMissing(f"{path} holds no .onnx file; name a model file, or an exported folder")
+    if exists(path):
+        return path
+    near = get_close_matches(name, [n for card in catalogue().values() for n in (card.name, *card.aliases)], n=1)
+    hint = f"did you mean {near[0]}?" if near else "ortsep models lists what there is"
     raise FileMissing(
-        f"there is no model {reference!s}: neither a .onnx file, nor an exported folder, nor a name in the catalogue; "
-        "ortsep models lists what there is"
+        f"there is no model {reference!s}: neither a .onnx file, nor an exported folder, nor a name in the "
+        f"catalogue; {hint}"
     )
+
+
+def is_model_path(path: Path) -> bool:
+    """Whether there is a .onnx file there, or a folder with one: another folder of a model's name is not the model."""
+    try:
+        return path.suffix == ".onnx" if path.is_file() else path.is_dir() and any(path.glob("*.onnx"))
+    except (OSError, ValueError):  # what can't be a path
+        return False
 
 
 def load_model(reference: str | Path, sample_rate: int = PLAIN_RATE) -> Model:

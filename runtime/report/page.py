@@ -211,7 +211,7 @@ def _anchor(url: str) -> str:
 
 
 def _model(spec: ModelSpec) -> str:
-    card = catalogue().get(spec.name)
+    card = catalogue().get(spec.entry)
     weights = spec.weights
     licence = weights.licence or (card.licence if card else "") or "not stated"
     may = _REDISTRIBUTABLE[weights.redistributable]

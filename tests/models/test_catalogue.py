@@ -133,8 +133,11 @@ def test_a_missing_card_file(tmp_path: Path) -> None:
         list(read_cards(tmp_path / "none.toml"))
 
 
-def test_where_exports_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_exports_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ORTSEP_MODELS", raising=False)
+    assert exported_home() != Path("models/exported")  # the user's own home of models
+    (tmp_path / "models" / "exported").mkdir(parents=True)
     assert exported_home() == Path("models/exported") and folder_name("spleeter:2stems") == "spleeter-2stems"
     monkeypatch.setenv("ORTSEP_MODELS", "/x")
     assert exported_home() == Path("/x")

@@ -107,13 +107,13 @@ def test_a_second_model_that_needs_two_passes(snr: Snr) -> None:
 
 
 def test_a_chain_from_the_command_line(parts: Path, tmp_path: Path) -> None:
-    from ortsep.commands.run import Manner, run_songs
+    from ortsep.commands.run import RunSettings, run_songs
 
     x = noise(16_000)
     soundfile.write(tmp_path / "song.wav", x.T, 8000, subtype="FLOAT")
     arguments = [str(GRAPHS / "waves"), str(parts), str(tmp_path / "song.wav")]
     loading = {"provider": "cpu", "threads": None}
-    status = run_songs(arguments, Options(), Files(tmp_path / "out"), loading, Manner(quiet=True))
+    status = run_songs(arguments, Options(), Files(tmp_path / "out"), loading, RunSettings(quiet=True))
     assert status == 0
     found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.wav"))
     assert found == [f"waves+masks/song/{s}.wav" for s in ("kick", "snare", "vocals")]

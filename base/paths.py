@@ -1,0 +1,14 @@
+"""Questions about paths that somebody typed: a word of 300 letters, or with a NUL, is no path, and no error either."""
+
+import os
+from pathlib import Path
+
+
+def exists(word: str | Path) -> bool:
+    """Whether there is something of this name."""
+    return os.path.exists(word)  # noqa: PTH110 (Path.exists raises for what no file system takes)
+
+
+def is_folder(word: str | Path) -> bool:
+    """Whether there is a folder of this name."""
+    return os.path.isdir(word)  # noqa: PTH112
