@@ -1,5 +1,6 @@
 """The songs in a folder, and one line of what else there was."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ OTHER = frozenset(
     ]
 )
 """What ffmpeg opens, where it is installed."""
+_LONGEST_NAME = 255
+"""Bytes."""
 _NAMED = 3
 """So many of what was left out are named, the others counted."""
 
@@ -43,6 +46,8 @@ def gather(words: Sequence[str], output: Path | None, recursive: bool) -> Found:
     found = Found()
     for word in words:
         path = Path(word)
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+            raise FileMissing(f"there is no file {word}: its name is longer than a file system allows; check the path")
         if not is_folder(word):
             found.songs.append(path)
             continue

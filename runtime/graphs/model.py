@@ -54,9 +54,10 @@ def find_model(reference: str | Path) -> Path:
             for folder in {folder_name(card.name if card else name), folder_name(name)}:
                 if is_model_path(home / folder):
                     return home / folder
-            for file in (place / f"{name}.onnx" for place in (home, *(home.iterdir() if home.is_dir() else ()))):
-                if is_model_path(file):
-                    return file
+            inner = list(home.iterdir()) if home.is_dir() else []
+            for place in (home, *inner):
+                if is_model_path(place / f"{name}.onnx"):
+                    return place / f"{name}.onnx"
         if card is not None:
             raise FileMissing(f"{card.name} is not exported yet; run: ortsep export {card.name}")
     if is_folder(path):
