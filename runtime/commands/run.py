@@ -128,17 +128,15 @@ def _targets(separator: Separator | Chain, options: Options, words: Sequence[str
 
 def _described(separator: Separator | Chain) -> list[str]:
     """What --verbose says of the models before the songs."""
-    parts = [separator] if isinstance(separator, Separator) else [separator.first, separator.second]
     lines = []
-    for part in parts:
-        spec, model = part.spec, part.model
+    for model in separator.models:
+        spec = model.spec
         channels = {1: "mono", 2: "stereo"}.get(spec.channels, f"{spec.channels} channels")
         lines.append(
             f"{spec.name}: {', '.join(model.stems)}; {spec.sample_rate} Hz, {channels}; {model.size() / 1e6:.0f} MB in "
             f"{model.folder}; weights: {spec.weights.licence or 'licence unknown'}"
         )
-        lines.append(f"  on {part.provider}{': ' + part.provider_reason if part.provider_reason else ''}")
-    return lines
+    return [*lines, f"  on {separator.provider}{': ' * bool(separator.provider_reason)}{separator.provider_reason}"]
 
 
 class _Results:

@@ -148,7 +148,8 @@ def test_existing_stems_are_skipped_when_asked(place: Path) -> None:
         (["waves", "missing.wav"], 1, "missing.wav"),
         (["waves"], 2, "at least one song"),
         (["nothing", "song.wav"], 1, "no model nothing"),
-        (["song.wav", "song.wav"], 1, "not an ONNX model"),
+        (["song.wav", "song.wav"], 2, "no model is named"),
+        (["not-a-model.onnx", "song.wav"], 1, "not an ONNX model"),
         (["waves", "song.wav", "--stems", "piano"], 2, "it has drums, vocals"),
         (["waves", "song.wav", "--format", "midi"], 2, "midi"),
         (["waves", "song.wav", "--overlap", "1.5"], 2, "overlap"),
@@ -165,6 +166,7 @@ def test_existing_stems_are_skipped_when_asked(place: Path) -> None:
     ],
 )
 def test_errors_are_one_sentence(place: Path, arguments: list[str], status: int, message: str) -> None:
+    (place / "not-a-model.onnx").write_text("not a graph")
     done = ortsep("run", *arguments, cwd=place)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
