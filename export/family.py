@@ -39,6 +39,7 @@ FAMILIES = {
     "moises_light": "ortsep.export.families.moises_light.original",
     "open_unmix": "ortsep.export.families.open_unmix.original",
     "roformer": "ortsep.export.families.roformer.original",
+    "scnet": "ortsep.export.families.scnet.original",
     "spleeter": "ortsep.export.families.spleeter.original",
 }
 """A card's family (the name of its file in models/cards) and the module that is a ``Family``."""

@@ -52,7 +52,7 @@ ARCHITECTURES = (
     Architecture("mel_band_roformer", "Mel-Band RoFormer", BANDS, "roformer", lacks=r"^final_norm\.gamma$"),
     Architecture("scnet_masked", "SCNet Masked", ENCODER, has=r"^pos_embed_f$"),
     Architecture("scnet_tran", "SCNet Tran", ENCODER, has=r"time_layer\.layers\."),
-    Architecture("scnet", "SCNet", ENCODER),
+    Architecture("scnet", "SCNet", ENCODER, "scnet"),
     Architecture("mdx23c", "MDX23C", "encoder_blocks.0.tfc_tdf.blocks.0.shortcut.weight", "mdx23c"),
     Architecture(
         "mdx_net", "MDX-Net's ConvTDFNet", "first_conv.0.weight", "mdx_net", has=r"^encoding_blocks\.0\.tfc\."

@@ -29,7 +29,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "plain": {},
     "wide": {"expand": 2, "compress": 2},
     "bands": {"band_SR": (0.3, 0.3, 0.4), "num_dplayer": 4, "conv_depths": (1, 0, 2)},
-    "kernels": {"band_kernel": (5, 6, 18), "conv_kernel": 5, "dims": (4, 8, 16)},
+    "kernels": {"band_kernel": (5, 3, 16), "conv_kernel": 5, "dims": (4, 8)},
     "strides": {"band_stride": (2, 4, 8), "band_kernel": (2, 4, 8)},
     "shallow": {"dims": (4, 16), "sources": 4, "num_dplayer": 2},
 }

@@ -1,0 +1,95 @@
+"""SCNet: starrytong's models, ZFTurbo's, and whatever else was trained with MSST."""
+
+from dataclasses import replace
+from functools import partial
+
+import onnx
+import torch
+
+from ortsep.export.families.scnet.architecture import Architecture, State, parameter_count, random_state
+from ortsep.export.families.scnet.checkpoint import described, read_architecture
+from ortsep.export.families.scnet.graph import build_graph
+from ortsep.export.families.scnet.network import Network
+from ortsep.export.family import Choice, wanted_stems
+from ortsep.export.msst import Cut, Source, SpectralNetwork, Transform, cut_of, load_card
+from ortsep.export.weights.frontdoor import Checkpoint, name_stems
+from ortsep.export.weights.msst_yaml import Settings
+from ortsep.models.catalogue import Card
+from ortsep.models.spec import STFT, ModelSpec
+
+ROUTES: tuple[str, ...] = ()
+CONFIG = "the yaml that came with the checkpoint"
+GRAPH = "scnet.onnx"
+
+
+def load(card: Card, choice: Choice) -> SpectralNetwork:
+    """A model of the catalogue: its official checkpoint, ``choice.path`` in its place, or random weights.
+
+    Raises WeightsError, DownloadError, FileMissing; UsageError for a stem that the model lacks.
+    """
+    original: SpectralNetwork = load_card(card, choice, from_checkpoint, _random)
+    return original
+
+
+def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
+    """A recognised checkpoint. Raises WeightsError; UsageError for a stem that it lacks."""
+    arch = read_architecture(checkpoint)
+    source = Source.of(checkpoint, name_stems(checkpoint, arch.sources, choice.stems))
+    return _original(arch, checkpoint.state, source, source.wanted(choice), cut_of(checkpoint.settings, arch.chunk))
+
+
+def _random(read: Settings, source: Source, seed: int, choice: Choice) -> SpectralNetwork:
+    arch = described(read, source.name)
+    wanted_stems(source.stems, choice.stems, source.name)
+    return _original(arch, random_state(arch, seed), source, source.wanted(choice), cut_of(read, arch.chunk))
+
+
+def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...], cut: Cut) -> SpectralNetwork:
+    parameters = parameter_count(arch)
+    if len(rows) < arch.sources:
+        arch, state = _narrow(arch, state, rows)
+    half = arch.nfft // 2
+    spec = ModelSpec(
+        **source.facts(rows),
+        family="scnet",
+        sample_rate=arch.sample_rate,
+        channels=arch.dims[0] // 2,
+        domain="complex",
+        output="stem_spectra",
+        stft=STFT(
+            arch.nfft,
+            arch.hop_size,
+            arch.bins,
+            pad_left=half,
+            pad_right=half,
+            normalized=arch.normalized,
+            extend="next-hop",
+            frame_multiple=2,
+            window="ones",
+        ),
+        chunks=cut.chunks(),
+        normalization=cut.level(),
+        parameters=parameters,
+    )
+
+    def forward(dtype: torch.dtype) -> Network:
+        return Network(arch, state, dtype)
+
+    transform = Transform(arch.nfft, arch.hop_size, arch.bins, False, arch.normalized, arch.padded)
+    return SpectralNetwork(spec, GRAPH, cut, transform, forward, partial(_build, arch, state))
+
+
+def _narrow(arch: Architecture, state: State, rows: tuple[int, ...]) -> tuple[Architecture, State]:
+    """Only the stems ``rows``: each has ``dims[0]`` channels of the last transposed convolutions."""
+    state = dict(state)
+    for b in range(len(arch.band_SR)):
+        name = f"decoder.{len(arch.dims) - 2}.1.convtrs.{b}"
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        kept = weight.reshape(len(weight), arch.sources, -1, *weight.shape[2:])[:, list(rows)]
+        state[f"{name}.weight"] = kept.reshape(len(weight), -1, *weight.shape[2:])
+        state[f"{name}.bias"] = bias.reshape(arch.sources, -1)[list(rows)].reshape(-1)
+    return replace(arch, sources=len(rows)), state
+
+
+def _build(arch: Architecture, state: State, portable: bool) -> onnx.ModelProto:
+    return build_graph(arch, state)  # portable as it is
