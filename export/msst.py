@@ -1,9 +1,6 @@
-"""How MSST separates a song with a network, and what is common to its networks between two transforms.
+"""What MSST's networks from a spectrum to their stems' spectra have in common: transforms, cards, the song around.
 
-MSST (ZFTurbo's Music-Source-Separation-Training) cuts every song alike: ``utils.model_utils.demix``, here with a batch
-of one, which its result depends on. Chunks of ``length`` samples begin every ``length // parts``; the song is reflected
-about its ends by what neighbouring chunks share, and their joins fade over a tenth of a chunk. Its HTDemucs and HDemucs
-are joined without fades, reflections or weights.
+How a song is cut and joined is ``ortsep.export.weights.msst_demix``; here is the rest of an ``Original``.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +14,10 @@ from ortsep.base.errors import WeightsError
 from ortsep.export.family import F32, Choice, Complex, Float, Original
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
+from ortsep.export.weights.msst_demix import cuts, demix, normalization
 from ortsep.export.weights.msst_yaml import Settings, settings
-from ortsep.models.catalogue import Card
-from ortsep.models.spec import Border, Chunks, Derived, Join, ModelSpec, Normalization, Weights
+from ortsep.models.catalogue import Card, folder_name
+from ortsep.models.spec import Derived, ModelSpec, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -27,65 +25,6 @@ if TYPE_CHECKING:
     Forward = Callable[[torch.Tensor], torch.Tensor]
 
 PACKAGE = "MSST's formula"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What a configuration says about the song: a chunk's samples, how many chunks hear a sample, the level."""
-
-    length: int
-    parts: int
-    normalize: bool = False
-    """The song is standardised by mean and deviation of its mono mix."""
-    boxcar: bool = False
-    """As HTDemucs and HDemucs are joined."""
-
-    def chunks(self, shift: int = 0) -> Chunks:
-        """The same in the spec's words."""
-        overlap = 1 - 1 / self.parts
-        if self.boxcar:
-            return Chunks(self.length, overlap, self.parts, join=Join("boxcar"), tail="zeros", max_shift=shift)
-        border = Border(fill="reflect", overlapping=True)
-        return Chunks(self.length, overlap, self.parts, join=fades(self.length), border=border, tail="reflect")
-
-    def level(self) -> Normalization:
-        """What is done to the level, in the spec's words. MSST divides silence by zero; here it stays silent."""
-        return Normalization("track", eps=0.0, ddof=0) if self.normalize else Normalization()
-
-
-def fades(length: int) -> Join:
-    """A chunk's fades; one shorter than ten samples has none."""
-    return Join("fade", length // 10) if length >= 10 else Join("boxcar")
-
-
-def demix(run: Callable[[F32], F32], mix: F32, stems: int, cut: Cut) -> F32:
-    """The song [C, N] separated, [S, C, N]; ``run`` takes a chunk [C, length] to [S, C, length]."""
-    mean, deviation = (mix.mean(0).mean(), mix.mean(0).std() or 1.0) if cut.normalize else (0.0, 1.0)
-    song = (mix - mean) / deviation if cut.normalize else mix
-    samples, step, fade = song.shape[-1], cut.length // cut.parts, cut.length // 10
-    border = 0 if cut.boxcar or samples <= 2 * (cut.length - step) else cut.length - step
-    song = np.pad(song, ((0, 0), (border, border)), mode="reflect")
-    whole = np.ones(cut.length, np.float32)
-    if not cut.boxcar and fade:
-        whole[:fade] = np.linspace(0, 1, fade)
-        whole[-fade:] = np.linspace(1, 0, fade)
-    result = np.zeros((stems, *song.shape), np.float32)
-    weights = np.zeros(song.shape[-1], np.float32)
-    for start in range(0, song.shape[-1], step):
-        chunk = song[:, start : start + cut.length]
-        size, weight = chunk.shape[-1], whole.copy()
-        if start == 0:
-            weight[:fade] = 1
-        elif start + step >= song.shape[-1]:
-            weight[cut.length - fade :] = 1
-        reflected = not cut.boxcar and size > cut.length // 2
-        filled = np.pad(chunk, ((0, 0), (0, cut.length - size)), mode="reflect" if reflected else "constant")
-        result[..., start : start + size] += run(filled)[..., :size] * weight[:size]
-        weights[start : start + size] += weight[:size]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result = np.nan_to_num(result / weights, copy=False)
-    result = result[..., border : border + samples]
-    return result * np.float32(deviation) + np.float32(mean) if cut.normalize else result
 
 
 @dataclass(frozen=True)
@@ -132,7 +71,8 @@ class SpectralNetwork(Original):
 
     spec: ModelSpec
     file: str
-    cut: Cut
+    settings: Settings
+    """With the chunk that the graph is made for."""
     transforms: Transform
     forward: Callable[["torch.dtype"], "Forward"]
     """The network in a precision: [B, 2C, F, T] to [B, S, 2C, F, T]."""
@@ -161,12 +101,12 @@ class SpectralNetwork(Original):
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first chunk; a shorter song fills it with zeros."""
-        chunk = np.zeros((len(mix), self.cut.length), np.float32)
-        chunk[:, : mix.shape[1]] = mix[:, : self.cut.length]
+        chunk = np.zeros((len(mix), self.settings.chunk), np.float32)
+        chunk[:, : mix.shape[1]] = mix[:, : self.settings.chunk]
         return {"spectrum": as_channels(self.transforms.forward(chunk))[None]}
 
     def separate(self, mix: F32) -> F32:
-        """The whole song by MSST's formula, in float32."""
+        """The whole song by MSST's formula, in float32; the stem that is left over last."""
         import torch
 
         forward = self.forward(torch.float32)
@@ -178,7 +118,9 @@ class SpectralNetwork(Original):
             pairs = spectra.reshape(len(spectra), -1, 2, *spectra.shape[-2:])
             return self.transforms.inverse(pairs[:, :, 0] + 1j * pairs[:, :, 1], chunk.shape[-1])
 
-        return demix(run, mix, len(self.spec.stems), self.cut)
+        stems = demix(mix, self.settings, run)
+        rest = [mix - stems.sum(0)] if self.spec.derived else []
+        return np.concatenate([stems, np.stack(rest)]) if rest else stems
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
         return f"{PACKAGE}, torch eager", self.separate
@@ -203,17 +145,15 @@ class Source:
     name: str
     stems: tuple[str, ...]
     """All that the network gives, in its order."""
-    rest: str
-    """What the mixture without the only stem is called; empty where nothing names it."""
+    settings: Settings
     weights: Weights
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, stems: tuple[str, ...]) -> "Source":
         """A user's file."""
-        read, path = checkpoint.settings, checkpoint.path
+        path = checkpoint.path
         weights = Weights(path.name, checkpoint.sha256, "unknown: not the official files", None)
-        return cls(f"{checkpoint.architecture.name}:{path.stem}", stems, read.rest, weights, read.notes)
+        return cls(folder_name(path.stem), stems, checkpoint.settings, weights)
 
     def wanted(self, choice: Choice) -> tuple[int, ...]:
         """The network's rows that are asked for, all of them by default."""
@@ -222,22 +162,18 @@ class Source:
     def facts(self, rows: tuple[int, ...]) -> dict[str, Any]:
         """Arguments of a spec."""
         stems = tuple(self.stems[row] for row in rows)
-        derived = (Derived(self.rest, stems),) if self.rest and len(self.stems) == 1 else ()
+        derived = (Derived(self.settings.rest, stems),) if self.settings.rest and len(self.stems) == 1 else ()
         content = "drums" if DRUMS & set(self.stems) else "music"
         facts = {"name": self.name, "stems": stems, "derived": derived, "content": content}
-        return {**facts, "weights": self.weights, "notes": self.notes}
-
-
-def cut_of(read: Settings, length: int, *, boxcar: bool = False) -> Cut:
-    """What a configuration says about the song, in chunks of ``length``."""
-    return Cut(length, read.overlaps, read.normalize, boxcar)
+        around = {"chunks": cuts(self.settings), "normalization": normalization(self.settings)}
+        return {**facts, **around, "sample_rate": self.settings.sample_rate, "weights": self.weights}
 
 
 def load_card(
     card: Card,
     choice: Choice,
     from_checkpoint: Callable[[Checkpoint, Choice], Any],
-    random: Callable[[Settings, Source, int, Choice], Any],
+    random: Callable[[Source, int, Choice], Any],
 ) -> Any:
     """A model of the catalogue by its family's two functions; the card holds the yaml that was published with it.
 
@@ -246,7 +182,7 @@ def load_card(
     read = settings(card.arguments["config"], f"the card of {card.name}")
     if choice.seed is not None:
         weights = Weights(f"random:{choice.seed}", "", "none: random parameters, which give noise", True, True)
-        return random(read, Source(card.name, card.stems, read.rest, weights), choice.seed, choice)
+        return random(Source(card.name, read.stems, read, weights), choice.seed, choice)
     if choice.path is None and not card.sources:
         raise WeightsError(
             f"{card.name} can't be downloaded by a program; get it at {card.homepage} and give --weights"

@@ -11,9 +11,8 @@ from ortsep.export.families.mdx23c.checkpoint import described, read_architectur
 from ortsep.export.families.mdx23c.graph import build_graph
 from ortsep.export.families.mdx23c.network import Network
 from ortsep.export.family import Choice, wanted_stems
-from ortsep.export.msst import Cut, Source, SpectralNetwork, Transform, cut_of, load_card
+from ortsep.export.msst import Source, SpectralNetwork, Transform, load_card
 from ortsep.export.weights.frontdoor import Checkpoint, name_stems
-from ortsep.export.weights.msst_yaml import Settings
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, ModelSpec
 
@@ -35,32 +34,30 @@ def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
     """A recognised checkpoint. Raises WeightsError; UsageError for a stem that it lacks."""
     arch = read_architecture(checkpoint)
     source = Source.of(checkpoint, name_stems(checkpoint, arch.outputs, choice.stems))
-    return _original(arch, checkpoint.state, source, source.wanted(choice), cut_of(checkpoint.settings, arch.chunk))
+    return _original(arch, checkpoint.state, source, source.wanted(choice))
 
 
-def _random(read: Settings, source: Source, seed: int, choice: Choice) -> SpectralNetwork:
-    arch = described(read, len(source.stems), source.name)
+def _random(source: Source, seed: int, choice: Choice) -> SpectralNetwork:
+    arch = described(source.settings, len(source.stems), source.name)
     wanted_stems(source.stems, choice.stems, source.name)
-    return _original(arch, random_state(arch, seed), source, source.wanted(choice), cut_of(read, arch.chunk))
+    return _original(arch, random_state(arch, seed), source, source.wanted(choice))
 
 
-def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...], cut: Cut) -> SpectralNetwork:
+def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...]) -> SpectralNetwork:
     last = "final_conv.2.weight"
     if len(rows) < arch.outputs:
         kept = state[last].reshape(arch.outputs, arch.inputs, *state[last].shape[1:])[list(rows)]
         state = {**state, last: kept.reshape(-1, *kept.shape[2:])}
         arch = replace(arch, outputs=len(rows))
+    source = replace(source, settings=replace(source.settings, chunk=arch.chunk))
     half = arch.n_fft // 2
     spec = ModelSpec(
         **source.facts(rows),
         family="mdx23c",
-        sample_rate=arch.sample_rate,
         channels=arch.audio_channels,
         domain="complex",
         output="stem_spectra",
         stft=STFT(arch.n_fft, arch.hop, arch.dim_f, pad_left=half, pad_right=half),
-        chunks=cut.chunks(),
-        normalization=cut.level(),
         bandwidth=arch.dim_f * arch.sample_rate / arch.n_fft if arch.dim_f < half else None,
         parameters=parameter_count(arch),
     )
@@ -69,7 +66,7 @@ def _original(arch: Architecture, state: State, source: Source, rows: tuple[int,
         return Network(arch, state, dtype)
 
     transform = Transform(arch.n_fft, arch.hop, arch.dim_f)
-    return SpectralNetwork(spec, GRAPH, cut, transform, forward, partial(_build, arch, state))
+    return SpectralNetwork(spec, GRAPH, source.settings, transform, forward, partial(_build, arch, state))
 
 
 def _build(arch: Architecture, state: State, portable: bool) -> onnx.ModelProto:

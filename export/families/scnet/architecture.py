@@ -61,7 +61,6 @@ class Architecture:
     nfft: int = 4096
     hop_size: int = 1024
     normalized: bool = True
-    sample_rate: int = 44100
     chunk: int = 485100
     """Samples."""
 

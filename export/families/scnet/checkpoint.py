@@ -49,7 +49,6 @@ def described(settings: Settings, where: str) -> Architecture:
         nfft=read.number("nfft", 1 << 15),
         hop_size=read.number("hop_size", 1 << 15),
         normalized=model.get("normalized", True) is True,
-        sample_rate=settings.sample_rate,
         chunk=settings.chunk or DEFAULTS["chunk"],
     )
     _check(arch, model.get("win_size", 4096), where)

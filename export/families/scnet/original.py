@@ -11,9 +11,8 @@ from ortsep.export.families.scnet.checkpoint import described, read_architecture
 from ortsep.export.families.scnet.graph import build_graph
 from ortsep.export.families.scnet.network import Network
 from ortsep.export.family import Choice, wanted_stems
-from ortsep.export.msst import Cut, Source, SpectralNetwork, Transform, cut_of, load_card
+from ortsep.export.msst import Source, SpectralNetwork, Transform, load_card
 from ortsep.export.weights.frontdoor import Checkpoint, name_stems
-from ortsep.export.weights.msst_yaml import Settings
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, ModelSpec
 
@@ -35,24 +34,24 @@ def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
     """A recognised checkpoint. Raises WeightsError; UsageError for a stem that it lacks."""
     arch = read_architecture(checkpoint)
     source = Source.of(checkpoint, name_stems(checkpoint, arch.sources, choice.stems))
-    return _original(arch, checkpoint.state, source, source.wanted(choice), cut_of(checkpoint.settings, arch.chunk))
+    return _original(arch, checkpoint.state, source, source.wanted(choice))
 
 
-def _random(read: Settings, source: Source, seed: int, choice: Choice) -> SpectralNetwork:
-    arch = described(read, source.name)
+def _random(source: Source, seed: int, choice: Choice) -> SpectralNetwork:
+    arch = described(source.settings, source.name)
     wanted_stems(source.stems, choice.stems, source.name)
-    return _original(arch, random_state(arch, seed), source, source.wanted(choice), cut_of(read, arch.chunk))
+    return _original(arch, random_state(arch, seed), source, source.wanted(choice))
 
 
-def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...], cut: Cut) -> SpectralNetwork:
+def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...]) -> SpectralNetwork:
     parameters = parameter_count(arch)
     if len(rows) < arch.sources:
         arch, state = _narrow(arch, state, rows)
+    source = replace(source, settings=replace(source.settings, chunk=arch.chunk))
     half = arch.nfft // 2
     spec = ModelSpec(
         **source.facts(rows),
         family="scnet",
-        sample_rate=arch.sample_rate,
         channels=arch.dims[0] // 2,
         domain="complex",
         output="stem_spectra",
@@ -67,8 +66,6 @@ def _original(arch: Architecture, state: State, source: Source, rows: tuple[int,
             frame_multiple=2,
             window="ones",
         ),
-        chunks=cut.chunks(),
-        normalization=cut.level(),
         parameters=parameters,
     )
 
@@ -76,7 +73,7 @@ def _original(arch: Architecture, state: State, source: Source, rows: tuple[int,
         return Network(arch, state, dtype)
 
     transform = Transform(arch.nfft, arch.hop_size, arch.bins, False, arch.normalized, arch.padded)
-    return SpectralNetwork(spec, GRAPH, cut, transform, forward, partial(_build, arch, state))
+    return SpectralNetwork(spec, GRAPH, source.settings, transform, forward, partial(_build, arch, state))
 
 
 def _narrow(arch: Architecture, state: State, rows: tuple[int, ...]) -> tuple[Architecture, State]:

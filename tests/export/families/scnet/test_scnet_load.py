@@ -128,5 +128,5 @@ def test_a_card_says_what_its_yaml_says(name: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("ortsep.export.families.scnet.original.random_state", lambda arch, seed: {})
     card = find_card(name)
     original = load(card, Choice(seed=0))
-    assert original.spec.stems == card.stems and original.spec.parameters == card.parameters
+    assert original.spec.names == card.stems and original.spec.parameters == card.parameters
     assert original.spec.name == name and abs(card.size_mb - 4e-6 * card.parameters) < 2
