@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ortsep.base.errors import ModelError
-from ortsep.models.onnx_file import read_number
+from ortsep.models.protobuf import fields
 
 _TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _MAX_FIELDS = 1_000_000
@@ -71,23 +71,10 @@ def read_signature(path: Path) -> Signature:
 
 def _fields(data: mmap.mmap, position: int, end: int) -> Fields:
     """Field number, value (of a number) and extent (of bytes) of a message's fields."""
-    for _ in range(_MAX_FIELDS):
-        if position >= end:
-            return
-        key, position = read_number(data, position, end)
-        field, wire = key >> 3, key & 7
-        if wire == 0:
-            value, position = read_number(data, position, end)
-            yield field, value, position, position
-            continue
-        if wire not in (1, 2, 5):
-            raise ValueError("a damaged field")
-        length, position = read_number(data, position, end) if wire == 2 else ({1: 8, 5: 4}[wire], position)
-        if position + length > end:
-            raise ValueError("a field is cut short")
-        yield field, 0, position, position + length
-        position += length
-    raise ValueError("more fields than any exporter writes")
+    for count, field in enumerate(fields(data, position, end)):
+        if count == _MAX_FIELDS:
+            raise ValueError("more fields than any exporter writes")
+        yield field.number, field.value, field.begin, field.end
 
 
 def _tensor(data: mmap.mmap, start: int, stop: int) -> Shaped:
