@@ -221,6 +221,14 @@ def exported_home() -> Path:
     return homes[0] if os.environ.get("ORTSEP_MODELS") or homes[0].is_dir() else homes[-1]
 
 
+def is_model_path(path: Path) -> bool:
+    """Whether there is a .onnx file there, or a folder with one: another folder of a model's name is not the model."""
+    try:
+        return path.suffix == ".onnx" if path.is_file() else path.is_dir() and any(path.glob("*.onnx"))
+    except (OSError, ValueError):  # what can't be a path
+        return False
+
+
 def ready_folders() -> dict[str, Path]:
     """Every folder with a graph in it, by its name: those of ``model_homes`` in their order, then what came bundled."""
     found: dict[str, Path] = {}

@@ -146,15 +146,18 @@ def run(
     _leave(run_songs(words, options, files, loading, settings))
 
 
-@app.command(cls=help.Command, short_help=help.SHORT["models"], help=help.MODELS)
+@app.command(cls=help.Command, short_help=help.SHORT["models"], help=help.MODELS, epilog=help.MODELS_EXAMPLES)
 def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All about this one.")] = None,
+    purpose: flags.Purpose = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every model there is, a line each.")] = False,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
     with interrupt.at_once():
-        from ortsep.commands.show import models_command
+        from ortsep.commands.models import models_command
 
-    _leave(models_command(as_json=json_))
+    _leave(models_command(name, purpose.value if purpose else None, everything=everything, as_json=json_))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["export"], help=help.EXPORT, epilog=help.EXPORT_EXAMPLES)
@@ -345,6 +348,24 @@ def serve(
         hosts=tuple(allow_host or ()),
     )
     _leave(serve_command(settings, as_json=json_, quiet=quiet))
+
+
+@app.command(cls=help.Command, short_help=help.SHORT["completion"], help=help.COMPLETION, epilog=help.COMPLETIONS)
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+    debug: flags.Debug = False,
+) -> None:
+    from ortsep.commands.completion import script
+
+    typer.echo(script(shell), nl=False)
+
+
+@app.command(hidden=True, help=help.COMPLETE)
+def complete(line: str) -> None:
+    from ortsep.commands.completion import candidates
+
+    for word in candidates(typer.main.get_command(app), line):
+        typer.echo(word)
 
 
 def _leave(status: int) -> None:

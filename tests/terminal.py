@@ -82,12 +82,14 @@ def typed(
     stdout: int | None = None,
     then: Callable[[subprocess.Popen[bytes], str], bool | bytes] | None = None,
     hang_up: bool = False,
+    often: bool = False,
     timeout: float = 120.0,
 ) -> Seen:
     """Run ``command`` on a terminal. ``stdout``: a file descriptor where only stderr is to be the terminal.
 
     ``then`` is called with the process and what was seen so far each time something came, until it returns True, or
-    bytes to be typed: b"\\x03" is Ctrl-C. ``hang_up`` closes the terminal at that moment.
+    bytes to be typed: b"\\x03" is Ctrl-C. ``hang_up`` closes the terminal at that moment; with ``often`` it is called
+    further.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -118,7 +120,7 @@ def typed(
                     break
                 seen += part
                 if then is not None and (answer := then(process, seen.decode(errors="replace"))):
-                    then = None
+                    then = then if often else None
                     if isinstance(answer, bytes):
                         os.write(ours, answer)
                     if hang_up:

@@ -8,8 +8,8 @@ from pathlib import Path
 from ortsep.base.errors import FileMissing, UsageError
 from ortsep.base.paths import exists
 from ortsep.commands.folders import has_songs
-from ortsep.graphs.model import find_model, is_model_path
-from ortsep.models.catalogue import card_named, ready_folder
+from ortsep.graphs.model import find_model
+from ortsep.models.catalogue import card_named, is_model_path, ready_folder
 
 PREFERRED = ("htdemucs_ft", "htdemucs", "hdemucs_mmi", "umxl", "umxhq", "spleeter:4stems", "spleeter:2stems")
 """What is taken where no model is named: the first of these that is ready."""

@@ -30,6 +30,15 @@ class Progress(StrEnum):
     json = "json"
 
 
+class Use(StrEnum):
+    song = "song"
+    vocals = "vocals"
+    drums = "drums"
+    speech = "speech"
+    cleaning = "cleaning"
+    parts = "parts"
+
+
 class Precision(StrEnum):
     fp32 = "fp32"
     fp16_weights = "fp16-weights"
@@ -247,6 +256,12 @@ Timeout = Annotated[
 # Of the other commands
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An exported model: name, folder or file.")]
+Purpose = Annotated[
+    Use | None,
+    typer.Option(
+        "--for", metavar="WHAT", help="song, vocals, drums, speech, cleaning (reverb, noise) or parts (one instrument)."
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option("--weights", metavar="PATH|random[:SEED]", help="A checkpoint instead of the official one."),

@@ -19,6 +19,7 @@ SHORT = {
     "bench": "Measure speed and memory here.",
     "serve": "Separate over HTTP, with a page in the browser.",
     "doctor": "Examine execution providers, packages and decoders.",
+    "completion": "Complete commands, models and stems in your shell.",
 }
 
 ORTSEP = "Music source separation from self-describing ONNX files."
@@ -60,7 +61,12 @@ VALIDATE = "Prove that an exported model equals its original, stage by stage, in
 VALIDATE_EXAMPLES = """\
   ortsep validate htdemucs --song song.mp3
 """
-MODELS = "List the catalogue, and what is exported here."
+MODELS = "Which models there are for what, and which are ready here."
+MODELS_EXAMPLES = """\
+  ortsep models
+  ortsep models --for drums
+  ortsep models htdemucs
+"""
 INSPECT = "Show what a model is: its spec, tensors, licence and figures."
 BENCH = "Measure speed and memory here."
 BENCH_EXAMPLES = """\
@@ -79,6 +85,13 @@ ADOPT_EXAMPLES = """\
   ortsep adopt UVR-MDX-NET-Inst_HQ_3.onnx
   ortsep adopt *.onnx -o models/
 """
+COMPLETION = "Print what lets a shell complete commands, options, models and stems."
+COMPLETIONS = """\
+  echo 'eval "$(ortsep completion bash)"' >> ~/.bashrc
+  echo 'eval "$(ortsep completion zsh)"' >> ~/.zshrc
+  echo 'ortsep completion fish | source' >> ~/.config/fish/config.fish
+"""
+COMPLETE = "What fits behind LINE, a line each; for the scripts of the shells."
 SERVE = "Serve separations over HTTP, with a page: open the address that it prints."
 SERVE_EXAMPLES = """\
   ortsep serve

@@ -13,8 +13,7 @@ from ortsep.base.interrupt import at_once
 from ortsep.commands.progress import Downloads, emit
 from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted
-from ortsep.graphs.model import is_model_path
-from ortsep.models.catalogue import card_named, exported_home, folder_name, model_homes, ready_folder
+from ortsep.models.catalogue import card_named, exported_home, folder_name, is_model_path, model_homes, ready_folder
 from ortsep.models.contracts.contract import Wishes
 
 if TYPE_CHECKING:

@@ -1,72 +1,12 @@
-"""``ortsep models`` and ``ortsep inspect``: what there is, and what a file is."""
+"""``ortsep inspect``: what a model is, and what a file without a spec seems to be."""
 
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
 from ortsep.base.errors import OrtsepError
-from ortsep.models.catalogue import BUNDLED, Card, catalogue, exported_home, folder_name, model_homes
-
-_REDISTRIBUTABLE = {True: "yes", False: "no", None: "unstated"}
-
-
-def models_command(*, as_json: bool) -> int:
-    """The catalogue with what is exported here, exported models that are not in it, and other people's files."""
-    from ortsep.graphs.library import loose_files, model_folders
-
-    folders = model_folders([*model_homes(), BUNDLED])
-    loose = loose_files(model_homes())
-    rows = [_row(card, folders) for card in catalogue().values()]
-    known = {folder_name(card.name) for card in catalogue().values()}
-    others = [f for f in folders if f.name not in known]
-    if as_json:
-        extra = [{"name": f.name, "exported": str(f)} for f in others]
-        files = [{**asdict(one), "path": str(one.path)} for one in loose]
-        print(json.dumps({"version": __version__, "models": rows + extra, "files": files}))
-        return 0
-    width = max((len(r["name"]) for r in rows), default=4)
-    family = None
-    for row in rows:
-        if row["family"] != family:
-            family = row["family"]
-            print(f"\n{family}")
-        mark = "*" if row["exported"] else " "
-        stems = ", ".join(row["stems"])
-        print(
-            f" {mark} {row['name']:<{width}}  {row['size_mb'] or '?':>5} MB  {row['sample_rate'] / 1000:g} kHz  {stems}"
-        )
-        print(f"   {'':<{width}}  {row['advice']}")
-        print(f"   {'':<{width}}  weights: {row['licence']}")
-    for folder in others:
-        print(f" * {folder.name}  (not in the catalogue)  {folder}")
-    for one in loose:
-        what = f"{one.title}: {', '.join(one.stems)}" if not one.reason else f"can't run: {one.reason}"
-        print(f" * {one.path.stem}  {what}")
-    print(f"\n* exported here, in {exported_home()}. Export another with: ortsep export NAME")
-    return 0
-
-
-def _row(card: Card, folders: list[Path]) -> dict[str, Any]:
-    place = next((f for f in folders if f.name == folder_name(card.name)), None)
-    return {
-        "name": card.name,
-        "aliases": list(card.aliases),
-        "family": card.family,
-        "title": card.title,
-        "stems": list(card.stems),
-        "sample_rate": card.sample_rate,
-        "channels": card.channels,
-        "size_mb": card.size_mb,
-        "parameters": card.parameters,
-        "licence": card.licence,
-        "redistributable": _REDISTRIBUTABLE[card.redistributable],
-        "advice": card.advice,
-        "homepage": card.homepage,
-        "exported": str(place) if place else None,
-    }
 
 
 def inspect_command(reference: str, *, as_json: bool) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ortsep.base.errors import FileMissing, ModelError
 from ortsep.base.paths import exists, is_folder
 from ortsep.graphs.recognised import foreign_folder
-from ortsep.models.catalogue import BUNDLED, card_named, catalogue, folder_name, model_homes
+from ortsep.models.catalogue import BUNDLED, card_named, catalogue, folder_name, is_model_path, model_homes
 from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Member, ModelSpec, from_json
@@ -70,14 +70,6 @@ def find_model(reference: str | Path) -> Path:
         f"there is no model {reference!s}: neither a .onnx file, nor an exported folder, nor a name in the "
         f"catalogue; {hint}"
     )
-
-
-def is_model_path(path: Path) -> bool:
-    """Whether there is a .onnx file there, or a folder with one: another folder of a model's name is not the model."""
-    try:
-        return path.suffix == ".onnx" if path.is_file() else path.is_dir() and any(path.glob("*.onnx"))
-    except (OSError, ValueError):  # what can't be a path
-        return False
 
 
 def load_model(reference: str | Path, sample_rate: int = PLAIN_RATE) -> Model:
