@@ -163,7 +163,7 @@ def _of_frames(spec: ModelSpec, options: Options, samples: int, wanted: Sequence
     filtering = change_filter(spec, options)
     together = filtering.method == "ratio" or (filtering.method == "mask" and filtering.alpha > 0)
     estimated = tuple(range(len(spec.stems))) if together else tuple(wanted)
-    rest = filtering.method == "wiener" and (options.residual or options.two_stems is not None)
+    rest = filtering.method == "wiener" and (options.rest or options.residual or options.two_stems is not None)
     return FrameRun(
         samples=samples,
         rate=spec.sample_rate,

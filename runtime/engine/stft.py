@@ -292,21 +292,29 @@ def _windows(spec: STFT, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     Both are for transforms that numpy scales by 1/n_fft: numpy 2 runs those that it doesn't scale in float64,
     which takes 1.6 times as long.
     """
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(spec.n_fft) / spec.n_fft)
+    window = _window(spec)
     envelope = np.resize(_squares(spec).sum(0), spec.n_fft)
     scale = math.sqrt(spec.n_fft) if spec.normalized else 1.0
-    synthesis = np.divide(hann * scale, envelope, out=np.zeros_like(hann), where=envelope > _SILENT)
-    windows = (hann * spec.n_fft / scale).astype(dtype), synthesis.astype(dtype)
-    for window in windows:
-        window.flags.writeable = False
+    synthesis = np.divide(window * scale, envelope, out=np.zeros_like(window), where=envelope > _SILENT)
+    windows = (window * spec.n_fft / scale).astype(dtype), synthesis.astype(dtype)
+    for made in windows:
+        made.flags.writeable = False
     return windows
+
+
+def _window(spec: STFT) -> Array:
+    """The window [n_fft] as the spec names it."""
+    if spec.window == "ones":
+        return np.ones(spec.n_fft)
+    hann: Array = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(spec.n_fft) / spec.n_fft)
+    return hann
 
 
 @lru_cache(maxsize=16)
 def _squares(spec: STFT) -> Array:
     """The squared window by hop phase, [phases, hop], zeros after its end."""
     out = np.zeros(_phases(spec) * spec.hop)
-    out[: spec.n_fft] = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(spec.n_fft) / spec.n_fft)) ** 2
+    out[: spec.n_fft] = _window(spec) ** 2
     return out.reshape(-1, spec.hop)
 
 
