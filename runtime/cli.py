@@ -72,12 +72,16 @@ def run(
     overlap: flags.Overlap = None,
     shifts: flags.Shifts = 0,
     seed: flags.Seed = 0,
+    tta: flags.Tta = False,
+    denoise: flags.Denoise = False,
+    dry_run: flags.DryRun = False,
     chunk: flags.Chunk = None,
     wiener: flags.Wiener = False,
     niter: flags.Niter = None,
     softmask: flags.Softmask = False,
     alpha: flags.Alpha = None,
     wiener_window: flags.WienerWindow = None,
+    rest: flags.Rest = False,
     exponent: flags.Exponent = None,
     mask_extension: flags.MaskExtension = None,
     provider: flags.Device = flags.Provider.auto,
@@ -102,6 +106,8 @@ def run(
         overlap=overlap,
         shifts=shifts,
         seed=seed,
+        tta=tta,
+        denoise=denoise,
         chunk=chunk,
         niter=niter,
         softmask=softmask or None,
@@ -110,6 +116,7 @@ def run(
         exponent=exponent,
         mask_extension=mask_extension.value if mask_extension else None,
         wiener=wiener or None,
+        rest=rest,
     )
     kind, coding = habits.file_kind(format, subtype, flac=flac, mp3=mp3, int24=int24, float32=float32)
     files = Files(
@@ -142,6 +149,7 @@ def run(
         quiet=quiet,
         verbose=verbose,
         debug=debug,
+        dry=dry_run,
     )
     _leave(run_songs(words, options, files, loading, settings))
 

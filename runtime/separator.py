@@ -28,6 +28,7 @@ from ortsep.base.threads import closed
 from ortsep.engine.by_chunk import Progress, separate_chunks
 from ortsep.engine.by_frame import separate_frames
 from ortsep.engine.level import Level, Statistics, spectrum_level
+from ortsep.engine.needs import refuse_larger_than_memory
 from ortsep.engine.network import Graphs, Network
 from ortsep.engine.plan import FrameRun, Run, plan_run
 from ortsep.graphs.model import Model, find_model, load_model
@@ -209,7 +210,7 @@ class Separator:
         options = Options.of(options, {})
         song = as_source(source, sample_rate, self.spec.sample_rate)
         rate = song.sample_rate if rate is None else as_rate(rate)
-        self.plan(song.samples, song.sample_rate, options)
+        refuse_larger_than_memory(self.spec, self.plan(song.samples, song.sample_rate, options))
         return self._stream(song, options, rate, progress, self._live.new(cancel))
 
     def _stream(

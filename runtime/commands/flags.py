@@ -103,7 +103,10 @@ Raw = Annotated[
     ),
 ]
 Downmix = Annotated[
-    bool, typer.Option("--downmix", help="Mix songs of more than two channels to stereo.", rich_help_panel=WHAT)
+    bool,
+    typer.Option(
+        "--downmix", help="Mix songs of many channels to stereo, for a mono model to mono.", rich_help_panel=WHAT
+    ),
 ]
 AllowTruncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Separate what is there of a cut file.", rich_help_panel=WHAT)
@@ -173,6 +176,14 @@ Shifts = Annotated[
     typer.Option("--shifts", metavar="N", help="Average over so many random shifts (Demucs).", rich_help_panel=HOW),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the shifts.", rich_help_panel=HOW)]
+Tta = Annotated[
+    bool,
+    typer.Option("--tta", help="Average with the channels swapped and the sign turned (MSST).", rich_help_panel=HOW),
+]
+Denoise = Annotated[
+    bool, typer.Option("--denoise", help="0.5 f(x) - 0.5 f(-x) for each chunk x (UVR).", rich_help_panel=HOW)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.", rich_help_panel=HOW)]
 Chunk = Annotated[
     float | None,
     typer.Option(
@@ -209,6 +220,10 @@ WienerWindow = Annotated[
     typer.Option(
         "--wiener-win-len", metavar="N", help="Frames the Wiener filter sees at once.", rich_help_panel=FILTERS
     ),
+]
+Rest = Annotated[
+    bool,
+    typer.Option("--rest", help="The filter counts with what is none of --stems too.", rich_help_panel=FILTERS),
 ]
 Exponent = Annotated[
     float | None, typer.Option("--exponent", metavar="X", help="Of ratio masks.", rich_help_panel=FILTERS)

@@ -17,6 +17,7 @@ from ortsep.base.whole import scratch
 from ortsep.batch import Event, Job, Task, in_processes, in_this_process, load
 from ortsep.chain import Chain
 from ortsep.commands.arguments import tell_apart
+from ortsep.commands.dry import plan_songs
 from ortsep.commands.ending import interrupted
 from ortsep.commands.folders import gather
 from ortsep.commands.make import export_first
@@ -53,6 +54,8 @@ class RunSettings:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    dry: bool = False
+    """Say what would be done, and do nothing."""
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout <= _LONGEST:  # NaN too
@@ -89,6 +92,8 @@ def run_songs(
     if settings.draws:
         screen.say(*found.notes, *(_described(separator) if settings.verbose else []))
     songs = found.songs
+    if settings.dry:
+        return plan_songs(separator, songs, options, files, as_json=settings.as_json)
     teller: Teller = (
         Events() if settings.progress == "json" else Sentences(settings.quiet, len(songs), settings.verbose)
     )

@@ -27,11 +27,13 @@ def inspect_command(reference: str, *, as_json: bool) -> int:
         _print(document, as_json)
         return 0
     spec = model.spec
+    unfit = _why_not(reference)
     sessions = {m.file: Session(model.file(m), provider="cpu") for m in model.members}
     document = {
         "name": spec.name,
         "folder": str(model.folder),
-        "runnable": True,
+        "runnable": not unfit,
+        **({"reason": unfit} if unfit else {}),
         "size_mb": round(model.size() / 1e6, 1),
         "files": {file: _tensors(session) for file, session in sessions.items()},
         "bandwidth_hz": spec.bandwidth or spec.sample_rate / 2,
@@ -39,6 +41,20 @@ def inspect_command(reference: str, *, as_json: bool) -> int:
     }
     _print(document, as_json)
     return 0
+
+
+def _why_not(reference: str) -> str:
+    """What keeps the model from running, found by running each of its graphs once; empty where nothing does."""
+    import numpy as np
+
+    from ortsep.separator import Separator
+
+    try:
+        with Separator(reference, provider="cpu") as separator:
+            separator.separate(np.random.default_rng(0).uniform(-0.1, 0.1, (min(2, separator.spec.channels), 64)))
+    except OrtsepError as error:
+        return str(error)
+    return ""
 
 
 def _tensors(session: Any) -> dict[str, list[str]]:

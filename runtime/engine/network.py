@@ -18,6 +18,7 @@ from ortsep.engine.chunks import Chunk, Span, reading, with_tail
 from ortsep.engine.domains import Chunked, Domain, Heard, domain_of
 from ortsep.engine.level import Level
 from ortsep.engine.plan import PLAIN, Variant
+from ortsep.engine.stft import frame_count
 from ortsep.graphs.foreign import open_session
 from ortsep.graphs.model import Model
 from ortsep.graphs.session import Observer, Session
@@ -169,6 +170,7 @@ class Network:
         """The graphs' outputs as what counts of the chunk: [S wanted, C, n]."""
         total = np.empty(0, np.float32)
         for part, outputs in zip(work, results, strict=True):
+            self._check_outputs(part, outputs)
             wave = part.variant.back(part.group.chunked.sound(part.heard, outputs)[..., part.inside])
             outputs.clear()
             if len(part.group.places) == len(self.wanted) and not total.size:
@@ -179,12 +181,34 @@ class Network:
             total[list(part.group.places)] += wave
         return total
 
+    def _check_outputs(self, part: Part, outputs: Sequence[F32]) -> None:
+        """Raise ModelError where the graphs gave arrays of another shape than the spec says."""
+        domain, channels = part.group.chunked, self.spec.channels
+        names = domain.outputs or (domain.spec.output,)
+        for name, output in zip(names, outputs, strict=True):
+            found = list(output.shape[1:])
+            if name == "stems":
+                expected = [channels, part.heard.samples]
+                fits = found == expected
+            else:
+                bins = domain.inverse.n_fft // 2 + 1
+                expected = [2 * channels, domain.inverse.bins, frame_count(domain.inverse, part.heard.samples)]
+                fits = len(found) == 3 and found[0] == expected[0] and found[1] <= bins and found[2] >= expected[2]
+                fits = fits and (domain.spec.output not in ("masks", "part_masks") or found[1:] == expected[1:])
+            if not fits:
+                session = part.group.graphs[0][0]
+                raise ModelError(
+                    f"{session.path.name} gives {name} of {found} a stem where its spec says {expected}; "
+                    "export it again"
+                )
+
     def estimate(self, magnitude: F32, cancel: Cancel | None = None) -> F32:
         """A magnitude graph's masks or stem magnitudes [B, S wanted, C, F, T] for [B, C, F, T]."""
         (group,) = self._groups
         results = np.empty(0, np.float32)
         for session, shares in group.graphs:
             (output,) = session.run(_named({"magnitude": magnitude}, session), None, cancel)
+            self._check_estimate(output, magnitude, session)
             if len(group.graphs) == 1 and _unchanged(shares, output.shape[1]):
                 return output
             if not results.size:
@@ -193,6 +217,14 @@ class Network:
                 results[:, place] += output[:, row] if share == 1.0 else output[:, row] * np.float32(share)
             del output  # before the next graph runs
         return results
+
+    def _check_estimate(self, output: F32, magnitude: F32, session: Session) -> None:
+        """Raise ModelError for estimates of other bins or frames than were heard."""
+        if output.ndim != 5 or output.shape[-2:] != magnitude.shape[-2:] or len(output) != len(magnitude):
+            raise ModelError(
+                f"{session.path.name} gives {list(output.shape)} for {list(magnitude.shape)}, where bins "
+                "and frames should be the same; export it again"
+            )
 
     def example(self, mix: F32) -> dict[str, F32]:
         """The first graph's inputs, by its own names, for the samples [C, N] of one chunk."""

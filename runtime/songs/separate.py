@@ -178,7 +178,8 @@ def separate_file(
     AudioError, UsageError, OutputError and, for ``page`` without matplotlib, MissingDependency; TimedOut after
     ``timeout`` seconds of reading and separating, with nothing left behind.
     """
-    files, options = files or Files(), options or Options()
+    files = files or Files()
+    options = heard_with(separator, options or Options(), files)
     began = time.perf_counter()
     names = separator.names(options)
     to_files = sink is None and not files.inline_audio
@@ -199,9 +200,9 @@ def separate_file(
                 return skipped
             from ortsep.report.write import refresh_report
 
-            refresh_report(page, skipped, targets, lambda: _counted(path, files), _models(separator), options, files)
+            refresh_report(page, skipped, targets, lambda: counted_by(path, files), _models(separator), options, files)
             return replace(skipped, page=str(page))
-    source = _counted(path, files, timeout)
+    source = counted_by(path, files, timeout)
     song, total = source.song, source.samples
     rate = files.rate or song.sample_rate
     channels = separator.channels(song.channels, options)
@@ -255,6 +256,12 @@ def separate_file(
 
     write_report(page, report, source, _models(separator), options, files)
     return replace(report, page=str(page))
+
+
+def heard_with(separator: Separator | Chain, options: Options, files: Files) -> Options:
+    """The options, with the song mixed down to mono for a model of one channel where ``files`` ask for it."""
+    mono = any(model.spec.channels == 1 for model in separator.models)
+    return replace(options, downmix=True) if files.downmix and mono else options
 
 
 def _models(separator: Separator | Chain) -> list[Model]:
@@ -327,7 +334,7 @@ def counted(path: str | Path, **options: Any) -> Counted:
     return Counted(song, found.samples)
 
 
-def _counted(path: str | Path, files: Files, timeout: float | None = None) -> Counted:
+def counted_by(path: str | Path, files: Files, timeout: float | None = None) -> Counted:
     names = ("start", "duration", "downmix", "allow_truncated")
     return counted(path, timeout=timeout, **{name: getattr(files, name) for name in names})
 

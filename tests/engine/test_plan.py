@@ -21,10 +21,11 @@ class Runs(Observer):
         return super().running()
 
 
+SHIFTED: dict[str, Any] = {"overlap": 0.6, "shifts": 2}
 CHOICES: dict[str, list[dict[str, Any]]] = {
-    **dict.fromkeys(("waves", "hybrid"), [{}, {"overlap": 0.6, "shifts": 2}]),
-    **dict.fromkeys(("complex", "plain"), [{}, {"overlap": 0.6}, {"chunk": 0.8}]),
-    **dict.fromkeys(("ratio", "masks"), [{}]),
+    **{name: [{}, SHIFTED] for name in ("waves", "hybrid")},
+    **{name: [{}, {"overlap": 0.6}, {"chunk": 0.8}] for name in ("complex", "plain")},
+    **{name: [{}] for name in ("ratio", "masks")},
     "wiener": [{}, {"chunk": 0.8}, {"niter": 0}],
 }
 

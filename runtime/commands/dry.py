@@ -1,0 +1,29 @@
+"""``ortsep run --dry-run``: what would be done with each song, and how much memory that takes at least."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ortsep.chain import Chain
+from ortsep.options import Options
+from ortsep.separator import Separator
+from ortsep.songs.separate import Files, counted_by, heard_with
+
+
+def plan_songs(
+    separator: Separator | Chain, songs: Sequence[Path], options: Options, files: Files, *, as_json: bool
+) -> int:
+    """Print the plan of each song, separated by empty lines; loads no graph. Returns the exit status."""
+    chosen, documents = heard_with(separator, options, files), []
+    for song in songs:
+        source = counted_by(song, files)
+        plan = separator.plan(source.samples, source.sample_rate, chosen)
+        stems = list(separator.names(chosen))
+        if as_json:
+            documents.append({"song": str(song), "stems": stems, "plan": asdict(plan)})
+        else:
+            print(f"{song} -> {', '.join(stems)}", str(plan), sep="\n", end="\n\n" if song is not songs[-1] else "\n")
+    if as_json:
+        print(json.dumps({"model": separator.spec.name, "songs": documents}))
+    return 0
