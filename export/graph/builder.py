@@ -5,13 +5,13 @@ Names are deterministic, so that exporting the same weights twice gives the same
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 OPSET = 20
 """The first with Gelu; ONNX Runtime 1.17 and later run it."""
@@ -187,6 +187,18 @@ class Graph:
     def gelu(self, x: str) -> str:
         """The exact (erf) form, torch's default."""
         return self.op("Gelu", x)
+
+    def embed(self, model: onnx.ModelProto, feeds: Mapping[str, str], prefix: str) -> dict[str, str]:
+        """Take another graph in, its inputs fed by values of this one; its outputs by their names.
+
+        Names of the other get ``prefix``. It must be of the same opset.
+        """
+        made = compose.add_prefix(model, f"{prefix}/")
+        for name, value in feeds.items():
+            self._nodes.append(helper.make_node("Identity", [value], [f"{prefix}/{name}"], name=f"{prefix}/in/{name}"))
+        self._nodes.extend(made.graph.node)
+        self._constants.update({tensor.name: tensor for tensor in made.graph.initializer})
+        return {value.name: f"{prefix}/{value.name}" for value in model.graph.output}
 
     # -- the whole ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,80 @@
+"""``ortsep export --contract waveform``: demucs.onnx and stems.txt, as programs without an STFT expect them.
+
+The contract is that of models/README.md: [batch, channels, samples] to [batch, stems, channels, samples], float32.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import ortsep
+from ortsep.base.decibels import snr
+from ortsep.base.errors import ModelError
+from ortsep.base.whole import scratch, whole_folder
+from ortsep.export.exporter import Exported
+from ortsep.export.family import Original
+from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
+from ortsep.export.graph.waveform import Part, waveform_graph, waveform_samples, waveform_spec
+from ortsep.export.passes import optimize
+from ortsep.graphs.session import Session
+from ortsep.models.spec import Chunks, Figure, Member, ModelSpec
+from ortsep.separator import Separator
+from ortsep.stems.manifest import FILE_NAME as MANIFEST
+from ortsep.stems.manifest import write_manifest
+
+FILE = "demucs.onnx"
+"""What programs of this contract look for, with a stems.txt beside it."""
+GATE = 100.0
+"""dB that the graph must keep of the one with the STFT outside, on one chunk."""
+Say = Callable[[str], None]
+
+
+def write_waveform(original: Original, folder: Path, say: Say = lambda _: None) -> Exported:
+    """Write an original as one graph of waveforms into ``folder``, all or nothing.
+
+    Raises ModelError where its filter can't be part of a graph, or the result is not equal to the usual export.
+    """
+    spec = original.spec
+    everything = Member(FILE, (1.0,) * len(spec.stems), tuple(range(len(spec.stems))))
+    graphs = list(original.graphs())
+    parts = [
+        Part(member, attached_spec(model) or spec, model)
+        for member, (_, model) in zip(spec.bag or (everything,), graphs, strict=True)
+    ]
+    made, _ = optimize(waveform_graph(spec, parts))
+    db = _compare(spec, parts, [name for name, _ in graphs], made.SerializeToString())
+    if not db >= GATE:
+        raise ModelError(
+            f"{spec.name} was not written: with its transforms inside it keeps {db:.1f} dB, below {GATE:g}; report it"
+        )
+    say(f"{spec.name}: {db:.1f} dB against the graph with the STFT outside, on one chunk (gate {GATE:g})")
+    own = replace(
+        waveform_spec(spec),
+        exporter=f"ortsep {ortsep.__version__}",
+        parameters=spec.parameters or sum(parameter_count(part.model) for part in parts),
+        portable=not {node.domain for node in made.graph.node} - {"", "ai.onnx"},
+        validation=(Figure("waveform: one chunk of noise", db, GATE, "STFT outside the graph"),),
+    )
+    with whole_folder(folder, "choose another with --output", stale="*.onnx") as working:
+        size = save_model(attach_spec(made, own), working / FILE)
+        write_manifest(working / MANIFEST, own.stems)
+    say(f"{FILE}: {len(made.graph.node)} nodes, {size / 1e6:.1f} MB")
+    return Exported(folder, ((FILE, size, len(made.graph.node)),), own)
+
+
+def _compare(spec: ModelSpec, parts: list[Part], names: list[str], made: bytes) -> float:
+    """dB of the new graph against the old ones in ortsep's own runtime, for a song of one chunk."""
+    samples = waveform_samples(spec)
+    noise = np.random.default_rng(0).standard_normal((spec.channels, samples)) * 0.1
+    mix = noise.astype(np.float32)
+    with scratch("waveform") as folder:
+        for part, name in zip(parts, names, strict=True):
+            whole = replace(part.spec, chunks=part.spec.chunks and Chunks(samples), bag=spec.bag, stems=spec.stems)
+            save_model(attach_spec(part.model, whole), folder / "outside" / name)
+        separator = Separator(folder / "outside", provider="cpu")
+        reference = np.stack(list(separator.separate(mix, spec.sample_rate).values()))
+        (folder / FILE).write_bytes(made)
+        (stems,) = Session(folder / FILE, provider="cpu").run({"mix": mix[None]})
+    return snr(reference, stems[0])
