@@ -63,7 +63,7 @@ def export_model(
     say: Say = lambda _: None,
 ) -> Exported:
     """Export a model of the catalogue into ``output`` (its name's folder in the home of models by default,
-    <name>-<precision> where that is not fp32), and call it ``named``.
+    <name>-<precision> where that is not fp32, <name>-waveform for that contract), and call it ``named``.
 
     The folder appears only when complete, in place of an earlier one. ``say`` is told what happens, one line each.
     Raises ModelError for an unknown name, and what its family raises for the weights. ``name`` may be a checkpoint's
@@ -74,7 +74,7 @@ def export_model(
             Path(name), choice, output, portable=portable, precision=precision, named=named, say=say
         )
     card = find_card(name)
-    folder = _folder(named or card.name, output, precision)
+    folder = _folder(named or card.name, output, choice.contract or precision)
     if output is None and choice.path is not None:
         _refuse_others(folder, choice.path)
     say(_licence(card))
@@ -83,7 +83,21 @@ def export_model(
     original = load_original(card, choice)
     for note in original.spec.notes:
         say(f"{card.name}: {note}")
-    return write_export(original, folder, portable=portable, precision=precision, named=named, say=say)
+    return _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
+
+
+def _written(
+    original: Original, folder: Path, choice: Choice, *, portable: bool, precision: str, named: str, say: Say
+) -> Exported:
+    """``write_export``, or what ``choice.contract`` asks for."""
+    if not choice.contract:
+        return write_export(original, folder, portable=portable, precision=precision, named=named, say=say)
+    from ortsep.export.waveform import write_waveform
+
+    if precision != "fp32":
+        raise UsageError(f"a waveform graph is written in fp32 only; make it smaller with: ortsep optimize {folder}")
+    files, spec = write_waveform(original, folder, named=named, say=say)
+    return Exported(folder, files, spec)
 
 
 def _refuse_others(folder: Path, checkpoint: Path) -> None:
@@ -111,8 +125,8 @@ def _export_checkpoint(
     original = open_original(checkpoint, choice)
     for note in original.spec.notes:
         say(f"{original.spec.name}: {note}")
-    folder = _folder(named or original.spec.name, output, precision)
-    return write_export(original, folder, portable=portable, precision=precision, named=named, say=say)
+    folder = _folder(named or original.spec.name, output, choice.contract or precision)
+    return _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
 
 
 def _folder(name: str, output: Path | None, precision: str) -> Path:

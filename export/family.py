@@ -65,6 +65,8 @@ class Choice:
     """Told what happens meanwhile, a line each."""
     route: str = ""
     """How the graph is made, of the family's ``ROUTES``; its first one by default."""
+    contract: str = ""
+    """``waveform``: one graph with the transforms inside; by default the family's graphs, the STFT outside."""
 
     @property
     def official(self) -> bool:

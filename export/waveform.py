@@ -13,7 +13,6 @@ import ortsep
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch, whole_folder
-from ortsep.export.exporter import Exported
 from ortsep.export.family import Original
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.waveform import Part, waveform_graph, waveform_samples, waveform_spec
@@ -31,8 +30,12 @@ GATE = 100.0
 Say = Callable[[str], None]
 
 
-def write_waveform(original: Original, folder: Path, say: Say = lambda _: None) -> Exported:
-    """Write an original as one graph of waveforms into ``folder``, all or nothing.
+def write_waveform(
+    original: Original, folder: Path, *, named: str = "", say: Say = lambda _: None
+) -> tuple[tuple[tuple[str, int, int], ...], ModelSpec]:
+    """Write an original as one graph of waveforms into ``folder``, all or nothing, as a model called ``named``.
+
+    Gives its file with size in bytes and node count, and the spec that it carries.
 
     Raises ModelError where its filter can't be part of a graph, or the result is not equal to the usual export.
     """
@@ -52,6 +55,8 @@ def write_waveform(original: Original, folder: Path, say: Say = lambda _: None) 
     say(f"{spec.name}: {db:.1f} dB against the graph with the STFT outside, on one chunk (gate {GATE:g})")
     own = replace(
         waveform_spec(spec),
+        name=named or spec.name,
+        card=spec.entry if named else spec.card,
         exporter=f"ortsep {ortsep.__version__}",
         parameters=spec.parameters or sum(parameter_count(part.model) for part in parts),
         portable=not {node.domain for node in made.graph.node} - {"", "ai.onnx"},
@@ -61,7 +66,7 @@ def write_waveform(original: Original, folder: Path, say: Say = lambda _: None) 
         size = save_model(attach_spec(made, own), working / FILE)
         write_manifest(working / MANIFEST, own.stems)
     say(f"{FILE}: {len(made.graph.node)} nodes, {size / 1e6:.1f} MB")
-    return Exported(folder, ((FILE, size, len(made.graph.node)),), own)
+    return ((FILE, size, len(made.graph.node)),), own
 
 
 def _compare(spec: ModelSpec, parts: list[Part], names: list[str], made: bytes) -> float:
@@ -71,7 +76,9 @@ def _compare(spec: ModelSpec, parts: list[Part], names: list[str], made: bytes) 
     mix = noise.astype(np.float32)
     with scratch("waveform") as folder:
         for part, name in zip(parts, names, strict=True):
-            whole = replace(part.spec, chunks=part.spec.chunks and Chunks(samples), bag=spec.bag, stems=spec.stems)
+            whole = replace(
+                part.spec, chunks=part.spec.chunks and Chunks(samples, overlap=0.0), bag=spec.bag, stems=spec.stems
+            )
             save_model(attach_spec(part.model, whole), folder / "outside" / name)
         separator = Separator(folder / "outside", provider="cpu")
         reference = np.stack(list(separator.separate(mix, spec.sample_rate).values()))

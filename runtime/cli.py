@@ -187,6 +187,10 @@ def export(
     route: Annotated[
         str, typer.Option("--route", help="For Spleeter: direct (the default), or tensorflow, with tf2onnx.")
     ] = "",
+    contract: Annotated[
+        flags.ExportContract | None,
+        typer.Option("--contract", help="waveform: one graph with the STFT inside, for programs without one."),
+    ] = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -195,7 +199,8 @@ def export(
         from ortsep.commands.make import ExportSettings, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
-    settings = ExportSettings(portable, precision.value, route, called, progress.value, json_, quiet)
+    form = contract.value if contract else ""
+    settings = ExportSettings(portable, precision.value, route, form, called, progress.value, json_, quiet)
     _leave(export_command(name, weights, output, config, wanted, settings))
 
 

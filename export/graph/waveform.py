@@ -203,9 +203,11 @@ class _Inside:
             raise ModelError(
                 f"{spec.name} filters its stems in a way that no graph here holds; export it with the STFT outside"
             )
-        real, imag = self.parts(spec.stft)
+        real, imag = self.parts(replace(spec.stft, zero_before=0))
         frames, bins, channels = frame_count(spec.stft, self.samples), spec.stft.bins, spec.channels
         magnitude = g.op("Sqrt", g.add(g.mul(real, real), g.mul(imag, imag)))
+        if spec.stft.zero_before:
+            magnitude = g.mul(magnitude, g.const((np.arange(bins) >= spec.stft.zero_before).astype(float)[:, None]))
         magnitude = g.reshape(magnitude, 1, channels, bins, frames)
         missing = spec.blocks.frames - frames if spec.blocks.padded else 0
         fed = g.op("Pad", magnitude, g.ints(0, 0, 0, 0, 0, 0, 0, missing)) if missing else magnitude

@@ -45,6 +45,10 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class ExportContract(StrEnum):
+    waveform = "waveform"
+
+
 # What is told
 
 Telling = Annotated[

@@ -44,6 +44,7 @@ class ExportSettings:
     portable: bool = False
     precision: str = "fp32"
     route: str = ""
+    contract: str = ""
     name: str = ""
     """What the model is called, where that is not the catalogue's or the checkpoint's name."""
     progress: Literal["bar", "json"] = "bar"
@@ -123,7 +124,9 @@ def _exported(
     if first:
         say(first)
     with closing(Downloads(settings.progress, settings.quiet)) as downloads:
-        choice = replace(choose_weights(weights, config, stems, downloads), route=settings.route)
+        choice = replace(
+            choose_weights(weights, config, stems, downloads), route=settings.route, contract=settings.contract
+        )
         try:
             made = export_model(
                 name,

@@ -133,8 +133,8 @@ CASES: dict[str, tuple[ModelSpec, tuple[onnx.ModelProto, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_one_chunk_of_the_runtime(tmp_path: Path, snr: Snr, name: str) -> None:
     given, graphs = CASES[name]
-    made = write_waveform(Fixed(given, *graphs), tmp_path / "out")
-    assert made.spec.validation[0].db >= GATE
+    _, made = write_waveform(Fixed(given, *graphs), tmp_path / "out")
+    assert made.validation[0].db >= GATE
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demucs.onnx", "stems.txt"]
     model = load_model(tmp_path / "out")
     assert model.spec.domain == "waveform" and model.stems == given.names

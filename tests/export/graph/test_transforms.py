@@ -24,7 +24,6 @@ SPECS = {
     "mdx-net": (STFT(7680, 1024, 3072, 3840, 3840, zero_before=3), 1024 * 63),
     "bass": (STFT(16384, 1024, 2048, 8192, 8192), 1024 * 31),
     "roformer": (STFT(2048, 441, 1025, 1024, 1024, zero_after=1), 441 * 100),
-    "ones": (STFT(2048, 512, 1025, 1024, 1024, window="ones"), 20_480),
     "spleeter": (STFT(4096, 1024, 1024, 4096, 3072, "zero", partial=True, envelope="constant"), 50_001),
     "umx": (STFT(4096, 1024, 2049, 2048, 2048), 50_001),
     "moises": (STFT(6144, 1024, 2048, 3072, 3072, normalized=True, extend="next-hop", frame_multiple=8), 60_000),
