@@ -75,7 +75,11 @@ def read_mpeg(file: BinaryIO, begin: int, end: int, reach: int) -> Contents | No
     frames, stop = _count_frames(file, audio, end, frame.family)
     found = replace(whole("mpeg", first, stop), claimed=claimed or None, present=frames)
     if frame.layer != 3:
-        return replace(found, samples=frames * frame.samples)
+        # libsndfile takes the first frame's length for every frame's and stops where that ends; so the file goes on for
+        # as long as it must in a stretch beyond its end, which holds nothing. The end is where it looks for a tag.
+        size = file.seek(0, 2)
+        nothing = (size, size + frames * frame.length)
+        return replace(found, samples=frames * frame.samples, parts=(((first, stop), nothing, bytes(128)),))
     # Some encoders count the Xing frame itself: one frame too few only counts where bytes are missing too.
     short = claimed_bytes is not None and end - first < claimed_bytes
     cut = bool(claimed) and frames < (claimed or 0) - (0 if short else 1)

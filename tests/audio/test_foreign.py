@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import GRAPHS
 from test_song import RATE, music, read, refused, save
 from test_surroundings import BEHIND, FRONT
 
 from ortsep.audio.song import open_song, scan
 from ortsep.base.errors import OrtsepError, TimedOut
+from ortsep.separator import Separator
+from ortsep.songs.separate import Files, separate_file
 
 real = pytest.mark.skipif(not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="no ffmpeg on the PATH")
 
@@ -129,6 +132,14 @@ class TestStandIns:
         with pytest.raises(TimedOut, match="longer than it was given"):
             scan(open_song(path, timeout=0.5))
         assert time.monotonic() - began < 60
+
+    def test_a_song_that_stalls_ends_its_separation(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = self.stand_in(tmp_path, monkeypatch, music(1), "1.0")
+        tool(tmp_path / "bin", "ffmpeg", "import time\ntime.sleep(600)")
+        files = Files(output=tmp_path / "stems")
+        with pytest.raises(TimedOut):
+            separate_file(Separator(GRAPHS / "waves", provider="cpu"), path, files, timeout=0.5)
+        assert not list(tmp_path.glob("stems/**/*.*"))
 
     def test_a_stream_without_end_is_read_until_its_timeout(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
