@@ -59,7 +59,12 @@ def sha256_of(path: Path) -> str:
     return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, changed: int) -> str:
+def content_hash(path: Path) -> str:
+    """The sha256 of what is in a file at this moment, in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    return content_hash(path)

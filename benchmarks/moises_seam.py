@@ -22,7 +22,7 @@ from ortsep.export.families.moises_light.original import GRAPH
 from ortsep.export.family import load_original
 from ortsep.export.graph.files import attach_spec
 from ortsep.models.catalogue import find_card
-from ortsep.songs.separate import counted
+from ortsep.songs.mixture import counted
 
 F32 = npt.NDArray[np.float32]
 

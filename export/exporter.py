@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-import ortsep
+from ortsep import __version__
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, OutputError, UsageError
 from ortsep.base.whole import whole_folder
@@ -173,7 +173,7 @@ def write_export(
                 spec,
                 name=named or spec.name,
                 card=spec.entry if named else spec.card,
-                exporter=f"ortsep {ortsep.__version__}",
+                exporter=f"ortsep {__version__}",
                 precision=spec.precision if precision == "fp32" else precision,
                 portable=not domains,
                 parameters=spec.parameters or parameter_count(exact),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-import ortsep
+from ortsep import __version__
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, UsageError
 from ortsep.base.whole import whole_folder
@@ -59,7 +59,7 @@ def _one(source: Path, target: Path, given: ModelSpec, member: Member, spec: Mod
     domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     own = replace(
         spec,
-        exporter=f"ortsep {ortsep.__version__}",
+        exporter=f"ortsep {__version__}",
         parameters=spec.parameters or parameter_count(model),
         portable=not domains,
         validation=(Figure(f"rewrite: {source.name}, noise", db, GATE, "given graph, float32"),),

@@ -33,7 +33,7 @@ from ortsep.models.catalogue import find_card
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, STFT, Figure, Fixed, ModelSpec, from_json
 from ortsep.separator import Separator
-from ortsep.songs.separate import counted
+from ortsep.songs.mixture import counted
 
 F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]

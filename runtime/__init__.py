@@ -1,25 +1,95 @@
 """ortsep: music source separation from self-describing ONNX files, without a training framework.
 
 >>> import ortsep
->>> separator = ortsep.Separator("htdemucs")          # doctest: +SKIP
->>> stems = separator.separate(mixture, 44100)        # doctest: +SKIP
+>>> separator = ortsep.Separator("drums_mini")
+>>> separator.stems
+('kick', 'snare', 'toms', 'hihat', 'cymbals')
+
+Names are imported when they are first asked for. ``docs/python.md`` shows them all.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ortsep.base.cancel import Cancel
+    from ortsep.base.errors import (
+        AudioError,
+        Cancelled,
+        DownloadError,
+        FileMissing,
+        MissingDependency,
+        ModelError,
+        OrtsepError,
+        OutputError,
+        ProviderError,
+        TimedOut,
+        UsageError,
+        WeightsError,
+    )
+    from ortsep.chain import Chain
+    from ortsep.models.spec import ModelSpec
+    from ortsep.options import Options
+    from ortsep.separator import Separator
+    from ortsep.songs.record import Files, SongReport, Stem
+    from ortsep.songs.separate import separate_file
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Separator": "ortsep.separator",
-    "Options": "ortsep.options",
+    "AudioError": "ortsep.base.errors",
+    "Cancel": "ortsep.base.cancel",
+    "Cancelled": "ortsep.base.errors",
+    "Chain": "ortsep.chain",
+    "DownloadError": "ortsep.base.errors",
+    "FileMissing": "ortsep.base.errors",
+    "Files": "ortsep.songs.record",
+    "MissingDependency": "ortsep.base.errors",
+    "ModelError": "ortsep.base.errors",
     "ModelSpec": "ortsep.models.spec",
+    "Options": "ortsep.options",
     "OrtsepError": "ortsep.base.errors",
+    "OutputError": "ortsep.base.errors",
+    "ProviderError": "ortsep.base.errors",
+    "Separator": "ortsep.separator",
+    "SongReport": "ortsep.songs.record",
+    "Stem": "ortsep.songs.record",
+    "TimedOut": "ortsep.base.errors",
+    "UsageError": "ortsep.base.errors",
+    "WeightsError": "ortsep.base.errors",
+    "separate_file": "ortsep.songs.separate",
 }
-__all__ = ["ModelSpec", "Options", "OrtsepError", "Separator", "__version__"]
+__all__ = [
+    "AudioError",
+    "Cancel",
+    "Cancelled",
+    "Chain",
+    "DownloadError",
+    "FileMissing",
+    "Files",
+    "MissingDependency",
+    "ModelError",
+    "ModelSpec",
+    "Options",
+    "OrtsepError",
+    "OutputError",
+    "ProviderError",
+    "Separator",
+    "SongReport",
+    "Stem",
+    "TimedOut",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "separate_file",
+]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'ortsep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals()})

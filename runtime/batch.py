@@ -22,8 +22,10 @@ from ortsep.base.errors import OrtsepError
 from ortsep.base.whole import sweep
 from ortsep.chain import Chain
 from ortsep.options import Options
+from ortsep.report.write import draw_report, require_files
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, Seconds, SongReport, separate_file
+from ortsep.songs.record import Files, SongReport
+from ortsep.songs.separate import Seconds, separate_file
 
 _PATIENCE = 0.5
 """Seconds that an interrupted job has for an orderly end: less than its parent's own."""
@@ -75,19 +77,15 @@ def load(models: Sequence[str], loading: dict[str, Any]) -> Separator | Chain:
 def separate_task(
     separator: Separator | Chain, job: Job, task: Task, progress: Seconds, sink: BinaryIO | None = None
 ) -> SongReport:
-    """``separate_file`` whose every failure is an OrtsepError; only an interruption passes through."""
+    """``separate_file``, then the page. Every failure is an OrtsepError; only an interruption passes through."""
     try:
-        return separate_file(
-            separator,
-            task.song,
-            job.files,
-            job.options,
-            targets=task.targets,
-            page=task.page,
-            progress=progress,
-            timeout=job.timeout,
-            sink=sink,
-        )
+        if task.page is not None:
+            require_files(job.files, piped=sink is not None)
+        given: dict[str, Any] = {"progress": progress, "timeout": job.timeout, "sink": sink}
+        report = separate_file(separator, task.song, job.files, job.options, targets=task.targets, **given)
+        if task.page is None:
+            return report
+        return draw_report(separator, report, task.page, job.files, job.options)
     except OrtsepError:
         raise
     except MemoryError as error:

@@ -82,6 +82,10 @@ class Chain:
         """The models that a song goes through, in order."""
         return (*self.first.models, *self.second.models)
 
+    def expected_providers(self) -> set[str]:
+        """As ``Separator.expected_providers``, of all models."""
+        return self.first.expected_providers() | self.second.expected_providers()
+
     @property
     def provider(self) -> str:
         """The providers that really run, those of later models only where they differ."""

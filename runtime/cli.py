@@ -97,7 +97,7 @@ def run(
     with interrupt.at_once():
         from ortsep.commands.run import RunSettings, run_songs
         from ortsep.options import Options
-        from ortsep.songs.separate import Files
+        from ortsep.songs.record import Files
 
     options = Options(
         stems=tuple(s.strip() for s in stems.split(",") if s.strip()),

@@ -32,6 +32,7 @@ from ortsep.engine.needs import refuse_larger_than_memory
 from ortsep.engine.network import Graphs, Network
 from ortsep.engine.plan import FrameRun, Run, plan_run
 from ortsep.graphs.model import Model, find_model, load_model
+from ortsep.graphs.providers import choose_provider
 from ortsep.graphs.session import Observer
 from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.spec import ModelSpec
@@ -108,6 +109,11 @@ class Separator:
     def models(self) -> tuple[Model, ...]:
         """The models that a song goes through: this one."""
         return (self.model,)
+
+    def expected_providers(self) -> set[str]:
+        """The execution providers that its graphs would run on; none is loaded for that."""
+        graphs = [self.model.file(member) for member in self.model.members]
+        return {choose_provider(self._made["provider"], graph).provider for graph in graphs}
 
     @property
     def provider(self) -> str:

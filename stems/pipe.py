@@ -1,6 +1,6 @@
 """Stems that go to no file: one as WAV into a pipe, as its samples come, or all into memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -57,3 +57,32 @@ class PipeWriter:
             raise OutputError(
                 f"standard output can't be written ({error.strerror or error}); keep its reader open to the end"
             ) from error
+
+
+class MemoryWriter:
+    """All stems into memory, with the interface of StemWriter."""
+
+    def __init__(self, names: Sequence[str], sample_rate: int, channels: int, *, samples: int) -> None:
+        self.written: dict[str, Written] = {}
+        self._tally = {name: Tally(name, sample_rate, channels) for name in names}
+        self._audio = {name: np.empty((channels, samples), np.float32) for name in names}
+
+    def write(self, blocks: Mapping[str, F32]) -> None:
+        """Append a block [C, n] to every stem. Raises OutputError for a stem that is not finite."""
+        for name, tally in self._tally.items():
+            at = tally.samples
+            tally.add(blocks[name])
+            self._audio[name][:, at : tally.samples] = blocks[name]
+
+    def close(self) -> None:
+        for name, tally in self._tally.items():
+            self.written[name] = tally.written(None, "memory", "FLOAT", audio=self._audio[name])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()

@@ -21,7 +21,7 @@ from ortsep.base.errors import OrtsepError
 from ortsep.export.exporter import choose_weights, export_model
 from ortsep.export.validate import table, validate_model
 from ortsep.options import Options
-from ortsep.songs.separate import Files, SongReport, separate_file
+from ortsep.songs import Files, SongReport, separate_file
 from training.clips import Stroke, desk, render
 from training.kits import ROLES, STEMS, synthetic
 from training.synth import F32, RATE

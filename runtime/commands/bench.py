@@ -13,7 +13,7 @@ from ortsep.base.whole import scratch
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import load_model
 from ortsep.measure.bench import measure, noise_song
-from ortsep.songs.separate import counted
+from ortsep.songs.mixture import counted
 
 
 def bench_command(

@@ -8,7 +8,9 @@ from pathlib import Path
 from ortsep.chain import Chain
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, counted_by, heard_with
+from ortsep.songs.mixture import counted
+from ortsep.songs.record import Files
+from ortsep.songs.separate import heard_with
 
 
 def plan_songs(
@@ -17,7 +19,7 @@ def plan_songs(
     """Print the plan of each song, separated by empty lines; loads no graph. Returns the exit status."""
     chosen, documents = heard_with(separator, options, files), []
     for song in songs:
-        source = counted_by(song, files)
+        source = counted(song, **files.reading())
         plan = separator.plan(source.samples, source.sample_rate, chosen)
         stems = list(separator.names(chosen))
         if as_json:

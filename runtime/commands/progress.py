@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ortsep.base.errors import OrtsepError
 from ortsep.commands.terminal import cells, screen, shortened, shown
-from ortsep.songs.separate import SongReport
+from ortsep.songs.record import SongReport
 
 _EVERY = {"bar": 0.05, "json": 0.2}
 """Least seconds between two updates of one song."""

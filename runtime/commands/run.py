@@ -25,8 +25,9 @@ from ortsep.commands.progress import Events, Sentences, Teller
 from ortsep.commands.terminal import screen
 from ortsep.options import Options
 from ortsep.report.pictures import require_matplotlib
+from ortsep.report.write import pages
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, SongReport, pages, places
+from ortsep.songs import Files, SongReport, places
 
 PIPE = "-"
 """Standard input as a song, standard output as ``Files.output``."""

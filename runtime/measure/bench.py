@@ -162,7 +162,7 @@ def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     from ortsep.measure.gauge import GraphTime
     from ortsep.options import Options
     from ortsep.separator import Separator
-    from ortsep.songs.separate import Files, separate_file
+    from ortsep.songs import Files, separate_file
 
     heap.give_back()
     graphs = GraphTime()
@@ -180,7 +180,7 @@ def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None
     from ortsep.measure.gauge import Operations
     from ortsep.options import Options
     from ortsep.separator import Separator
-    from ortsep.songs.separate import Files, separate_file
+    from ortsep.songs import Files, separate_file
 
     with scratch("ortsep-count") as folder:
         record = Operations(folder)

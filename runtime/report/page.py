@@ -22,7 +22,7 @@ from ortsep.options import Options
 from ortsep.report.overview import Overview
 from ortsep.report.pictures import LEFT, RANGE, RIGHT, clock
 from ortsep.songs.null import DEEPEST
-from ortsep.songs.separate import Files, SongReport
+from ortsep.songs.record import Files, SongReport
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _TONES = ("#3b78e7", "#e0662b", "#2f9e58", "#c93a7c", "#7a58d6", "#14919b", "#a98600", "#64748b")

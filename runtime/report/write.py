@@ -3,29 +3,74 @@
 What it shows is read back from the files, block by block: it is true of what is on disk. Needs the extra ``report``.
 """
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
-from ortsep.audio.resample import resample, resampled_length
-from ortsep.audio.sources import Source, fit_channels
-from ortsep.base.errors import AudioError
+from ortsep.audio.resample import resampled_length
+from ortsep.audio.song import open_song
+from ortsep.audio.sources import FileSource, Source
+from ortsep.base.errors import AudioError, UsageError
 from ortsep.base.whole import whole_file
+from ortsep.chain import Chain
 from ortsep.graphs.model import Model
+from ortsep.models.catalogue import folder_name
 from ortsep.options import Options
 from ortsep.report.overview import Gatherer, Overview
 from ortsep.report.page import Signal, label, render
 from ortsep.report.pictures import colour_stops, common_scale, draw, require_matplotlib
+from ortsep.separator import Separator
+from ortsep.songs.mixture import counted
 from ortsep.songs.null import null_depth
 from ortsep.songs.provenance import recorded, sidecar
-from ortsep.songs.separate import Files, SongReport
+from ortsep.songs.record import LOSSLESS, Files, SongReport
+from ortsep.stems.paths import output_paths
 
 _BLOCK = 1 << 16
-_LOSSLESS = ("wav", "flac")
+
+
+def pages(
+    separator: Separator | Chain, songs: Sequence[str | Path], files: Files, targets: Sequence[Mapping[str, Path]]
+) -> list[Path]:
+    """For each song where its report goes: the template's place for a stem "report", as .html. Raises UsageError."""
+    named = [Path(song) for song in songs]
+    spec, template = separator.spec, files.template
+    if "{ext}" not in template:
+        template += ".{ext}"
+    found = output_paths(template, Path(files.output), named, ["report"], model=folder_name(spec.name), ext="html")
+    paths = [place["report"] for place in found]
+    if set(paths) & {path for place in targets for path in place.values()}:
+        raise UsageError(f"the template {files.template!r} gives a stem and a report one file; end it with .{{ext}}")
+    return paths
+
+
+def require_files(files: Files, *, piped: bool = False) -> None:
+    """Raises UsageError where stems go to no files, MissingDependency without matplotlib: before anything is begun."""
+    if files.inline_audio or piped:
+        raise UsageError("a report stands beside the stems' files and there are none; leave one of them out")
+    require_matplotlib()
+
+
+def draw_report(
+    separator: Separator | Chain, report: SongReport, page: str | Path, files: Files, options: Options
+) -> SongReport:
+    """Draw the page of a song that ``separate_file`` has separated or skipped; gives the record with its ``page``.
+
+    ``separator``, ``files`` and ``options`` are those of that call. The page of a skipped song is drawn only where it
+    is older than its stems. Raises as ``write_report`` does.
+    """
+    path, targets = Path(page), {name: Path(where) for name, where in report.stems.items() if where}
+    require_files(files)
+    if report.skipped and _is_newer(path, sidecar(targets)):
+        return replace(report, page=str(path))
+    shown, source = report, _source(report, files)
+    if report.skipped:
+        shown = _as_recorded(report, recorded(targets), source)
+    write_report(path, shown, source, separator.models, options, files)
+    return replace(report, page=str(path))
 
 
 def write_report(
@@ -37,24 +82,26 @@ def write_report(
     MissingDependency without matplotlib, AudioError where a file can't be read, OutputError.
     """
     require_matplotlib()
-    _write(path, _page(path.parent, report, source, models, options, files))
+    text = _page(path.parent, report, source, models, options, files)
+    with whole_file(path, "the stems are complete: make room there and run again with --skip-existing") as partial:
+        # A file name that is no valid Unicode is shown with question marks; links don't come through here.
+        partial.write_bytes(text.encode("utf-8", "replace"))
 
 
-def refresh_report(
-    path: Path,
-    skipped: SongReport,
-    targets: Mapping[str, Path],
-    source: Callable[[], Source],
-    models: Sequence[Model],
-    options: Options,
-    files: Files,
-) -> None:
-    """``write_report`` for stems of an earlier run, unless ``path`` is already newer than what that run recorded."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_mtime_ns >= sidecar(targets).stat().st_mtime_ns:
-            return
-    song = source()
-    write_report(path, _as_recorded(skipped, recorded(targets), song), song, models, options, files)
+def _is_newer(page: Path, record: Path) -> bool:
+    try:
+        return page.stat().st_mtime_ns >= record.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _source(report: SongReport, files: Files) -> FileSource:
+    """The song once more; its length is known from the report, where that is of this run."""
+    if report.skipped:
+        return counted(report.song, **files.reading())
+    song = open_song(report.song, **files.reading())
+    samples = round(report.seconds * song.sample_rate)  # the report keeps microseconds: exact up to 1 MHz
+    return FileSource(replace(song, samples=samples), samples)
 
 
 def _as_recorded(skipped: SongReport, record: Mapping[str, Any], source: Source) -> SongReport:
@@ -78,25 +125,19 @@ def _page(
 ) -> str:
     stems = {name: Path(where) for name, where in report.stems.items() if where}
     overviews = [_of_file(file) for file in stems.values()]
-    rate, channels = overviews[0].sample_rate, overviews[0].channels
-    mixture = _of_mixture(source, rate, channels, report.gain)
-    null_db = report.null_db
-    if null_db is None and files.format in _LOSSLESS:
-        null_db = null_depth(source, stems.values(), channels, rate, report.gain)
+    lossless = files.format in LOSSLESS
+    mixture, null_db = _of_mixture(source, list(stems.values()) if lossless else [], overviews[0], report.gain)
     scale = common_scale([mixture, *overviews])
     shown = [Signal("Mixture", mixture, draw(mixture, scale, label("the mixture", mixture), "m"))]
     for k, ((name, file), overview) in enumerate(zip(stems.items(), overviews, strict=True)):
         shown.append(Signal(name, overview, draw(overview, scale, label(name, overview), f"s{k}"), file))
     specs = [model.spec for model in models]
-    figures: Any = {"null_db": null_db, "top": scale.top, "colours": colour_stops()}
+    figures: Any = {
+        "null_db": null_db if report.null_db is None else report.null_db,
+        "top": scale.top,
+        "colours": colour_stops(),
+    }
     return render(folder, report, shown[0], shown[1:], specs, options, files, **figures)
-
-
-def _write(path: Path, text: str) -> None:
-    mend = "the stems are complete: make room there and run again with --skip-existing"
-    with whole_file(path, mend) as partial:
-        # A file name that is no valid Unicode is shown with question marks; links don't come through here.
-        partial.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _of_file(path: Path) -> Overview:
@@ -110,10 +151,9 @@ def _of_file(path: Path) -> Overview:
     return gatherer.finish()
 
 
-def _of_mixture(source: Source, rate: int, channels: int, gain: float) -> Overview:
-    """The mixture as the stems are: their rate, channels and gain."""
-    samples = resampled_length(source.samples, source.sample_rate, rate)
-    gatherer = Gatherer(samples, rate, channels)
-    for block in resample(source.blocks(), source.channels, source.sample_rate, rate, samples):
-        gatherer.push(fit_channels(block, channels) * gain)
-    return gatherer.finish()
+def _of_mixture(source: Source, stems: Sequence[Path], like: Overview, gain: float) -> tuple[Overview, float | None]:
+    """The mixture as the stems are (their rate, channels and gain), and the null of ``stems``, in one pass."""
+    rate, channels = like.sample_rate, like.channels
+    gatherer = Gatherer(resampled_length(source.samples, source.sample_rate, rate), rate, channels)
+    depth = null_depth(source, stems, channels, rate, gain, heard=gatherer.push)
+    return gatherer.finish(), depth if stems else None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, SongReport, separate_file
+from ortsep.songs.record import Files, SongReport
+from ortsep.songs.separate import separate_file
 
 
 def separate_drum_stems(

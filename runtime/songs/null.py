@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +10,35 @@ import soundfile
 
 from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.sources import Source, fit_channels
+from ortsep.base.arrays import F32
 
 DEEPEST = 300.0
 """dB reported where nothing at all is left."""
 
 
-def null_depth(source: Source, stems: Iterable[Path], channels: int, rate: int, gain: float = 1.0) -> float:
+def null_depth(
+    source: Source,
+    stems: Iterable[Path],
+    channels: int,
+    rate: int,
+    gain: float = 1.0,
+    heard: Callable[[F32], object] | None = None,
+) -> float:
     """dB by which the sum of the files ``stems``, less ``gain`` times the mixture, lies below that mixture.
 
     The files have ``channels`` and ``rate`` (Hz); the mixture is brought there. 0 or less for stems that are no parts
-    of the mixture. Energies are summed in float64. Raises AudioError where a file can't be read.
+    of the mixture. Energies are summed in float64. ``heard`` is given the mixture times ``gain``, block by block.
+    Raises AudioError where a file can't be read.
     """
     samples = resampled_length(source.samples, source.sample_rate, rate)
     whole = left = 0.0
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(soundfile.SoundFile(path)) for path in stems]
         for block in resample(source.blocks(), source.channels, source.sample_rate, rate, samples):
-            mixture = fit_channels(block, channels).astype(np.float64) * gain
+            mixture = fit_channels(block, channels) * gain
+            if heard is not None:
+                heard(mixture)
+            mixture = mixture.astype(np.float64)
             total = np.zeros_like(mixture)
             for file in files:
                 part = file.read(mixture.shape[1], dtype="float64", always_2d=True).T

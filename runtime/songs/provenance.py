@@ -9,39 +9,57 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+import soxr
+
 from ortsep import __version__
-from ortsep.base.cache import sha256_of
+from ortsep.base.cache import content_hash, sha256_of
 from ortsep.base.whole import whole_file
+from ortsep.chain import Chain
 from ortsep.graphs.model import Model
 from ortsep.graphs.providers import runtime_packages
 from ortsep.models.onnx_file import external_files
 from ortsep.options import Options
+from ortsep.separator import Separator
 
-FORMAT = 1
-_COMPARED = ("format", "ortsep", "onnxruntime", "models", "options", "files", "input")
+FORMAT = 2
+_COMPARED = ("format", "versions", "models", "options", "files", "input")
 
 
-def provenance(models: list[Model], options: Options, files: Mapping[str, Any], song: Path) -> dict[str, Any]:
-    """What decides how the stems of ``song`` sound: graphs by hash, names of stems, options, versions, the song.
+def provenance(separator: Separator | Chain, options: Options, files: Mapping[str, Any], song: Path) -> dict[str, Any]:
+    """What decides how the stems of ``song`` sound: its bytes, graphs by hash, names of stems, options, versions.
 
-    ``files`` are the options of reading and writing. The song is known by its size and time. Raises OSError.
+    ``files`` are the options of reading and writing. Raises OSError.
     """
-    status = song.stat()
     return {
         "format": FORMAT,
-        "ortsep": __version__,
-        "onnxruntime": runtime_packages(),
-        "models": [_of_model(model) for model in models],
+        "versions": _versions(),
+        "models": [_of_model(model) for model in separator.models],
+        "providers": sorted(separator.expected_providers()),
         "options": json.loads(json.dumps(asdict(options))),
         "files": dict(files),
-        "input": {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns},
+        "input": content_hash(song),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "ortsep": __version__,
+        "numpy": np.__version__,
+        "soxr": soxr.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        **runtime_packages(),
     }
 
 
 def _of_model(model: Model) -> dict[str, Any]:
-    graphs = [model.file(member) for member in model.members]
-    hashes = {file.name: sha256_of(file) for graph in graphs for file in (graph, *external_files(graph))}
+    hashes = {file.name: sha256_of(file) for graph in _graphs(model) for file in (graph, *external_files(graph))}
     return {"name": model.spec.name, "stems": list(model.stems), "rate": model.spec.sample_rate, "sha256": hashes}
+
+
+def _graphs(model: Model) -> list[Path]:
+    return [model.file(member) for member in model.members]
 
 
 def sidecar(targets: Mapping[str, Path]) -> Path:
@@ -51,12 +69,20 @@ def sidecar(targets: Mapping[str, Path]) -> Path:
 
 
 def still_right(targets: Mapping[str, Path], made: Mapping[str, Any]) -> bool:
-    """Whether the stems in ``targets`` are there, untouched, and were made from what ``made`` says."""
+    """Whether the stems in ``targets`` are there, untouched, and were made from what ``made`` says.
+
+    What counts of providers is which ones really ran: those that would run now, or some of them.
+    """
     before = recorded(targets)
     try:
         same = all(before[key] == made[key] for key in _COMPARED)
-        return same and before["stems"] == {name: _mark(path) for name, path in targets.items()}
-    except (OSError, KeyError):
+        ran = set(before["provider"].split("+"))
+        return (
+            same
+            and ran <= set(made["providers"])
+            and before["stems"] == {name: _mark(path) for name, path in targets.items()}
+        )
+    except (OSError, KeyError, AttributeError):
         return False
 
 

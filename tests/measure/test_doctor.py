@@ -30,7 +30,7 @@ from ortsep.measure.doctor import (
     probe_graph,
 )
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, separate_file
+from ortsep.songs import Files, separate_file
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"

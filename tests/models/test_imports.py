@@ -1,74 +1,192 @@
-"""Imports run one way: models <- stems <- runtime <- export, and only export knows the training frameworks."""
+"""Imports run one way, as DESIGN.md draws them, and each room's outer packages are its own."""
 
-import ast
+import sys
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
+from import_rules import faults, imports, room_of, sources
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "tensorflow", "onnx", "tf2onnx", "demucs", "openunmix", "moises_light", "librosa", "scipy", "yaml"}
-ROOMS = {
-    "base": ("ortsep.base",),
-    "models": ("ortsep.base", "ortsep.models"),
-    "stems": ("ortsep.base", "ortsep.models", "ortsep.stems"),
-    "runtime": ("ortsep",),
+PACKAGES = {
+    "ortsep.base": "base",
+    "ortsep.models": "models",
+    "ortsep.stems": "stems",
+    "ortsep": "runtime",
+    "ortsep.export": "export",
 }
-STANDARD_ONLY = {"models"}
+_GROUND = "base models stems"
+_ENGINE = f"{_GROUND} audio graphs options engine"
+_SONGS = f"{_ENGINE} separator chain songs"
+_RUNTIME = f"{_SONGS} report batch measure"
+_TOOLS = f"{_GROUND} graphs export.graph export.weights export.family"
+_MAKING = f"{_TOOLS} export.passes"
+_TABLE = {
+    "base": "",
+    "models": "base",
+    "stems": "base models",
+    "audio": _GROUND,
+    "graphs": _GROUND,
+    "options": _GROUND,
+    "engine": f"{_GROUND} audio graphs options",
+    "separator": _ENGINE,
+    "chain": f"{_ENGINE} separator",
+    "songs": f"{_ENGINE} separator chain",
+    "report": _SONGS,
+    "batch": f"{_SONGS} report",
+    "measure": _SONGS,
+    "server": f"{_SONGS} report batch",
+    "fleet": f"{_SONGS} report batch",
+    "client": _SONGS,
+    "drums": "songs",
+    "heap": "base",
+    "commands": f"{_RUNTIME} server fleet",
+    "cli": "base commands options songs",
+    "__main__": "base cli",
+    "export.graph": _TOOLS,
+    "export.weights": _TOOLS,
+    "export.family": _TOOLS,
+    "export.passes": _TOOLS,
+    "export.msst": _TOOLS,
+    "export.families.*": f"{_MAKING} export.msst engine audio options",
+    "export.exporter": _MAKING,
+    "export.optimize": f"{_MAKING} export.exporter",
+    "export.rewrite": f"{_MAKING} export.exporter",
+    "export.reference": f"{_MAKING} export.exporter",
+    "export.validate": f"{_MAKING} {_SONGS} export.exporter",
+    "=export.families": "",
+    "=export": "",
+    "=": "",
+}
+ROOMS = {room: set(allowed.split()) for room, allowed in _TABLE.items()}
+"""Room by room, what it may import besides itself, by DESIGN.md. ``=x``: the module x alone, ``x.*``: each in x."""
+LAZILY = {
+    *{("ortsep.commands.make", f"export.{room}") for room in ("exporter", "optimize", "rewrite", "validate")},
+    *{("ortsep", room) for room in ("base", "models", "options", "separator", "chain", "songs")},
+    ("ortsep.cli", "server"),
+}
+"""Who may import upwards inside functions, or for types alone: commands the exporters, the top its public names."""
+OUTSIDE = {
+    "export": {"torch", "onnx", "yaml", "safetensors", "onnxsim", "onnxruntime", "demucs", "moises_light", "openunmix"}
+    | {"tensorflow", "tf2onnx", "soundfile", "numpy", "julius"},
+    "server": {"fastapi", "starlette", "uvicorn", "pydantic", "python_multipart", "numpy", "soundfile"}
+    | {"prometheus_client"},
+    "client": {"httpx"},
+    "fleet": {"ray", "fsspec", "numpy"},
+    "report": {"matplotlib", "jinja2", "numpy", "soundfile"},
+    "measure": {"matplotlib", "numpy", "onnxruntime", "soundfile"},
+    "models": set(),
+    "base": {"numpy"},
+}
+"""Packages of others by room; the rest of the runtime has ``LEAN``."""
+LEAN = {"numpy", "onnxruntime", "soundfile", "soxr", "typer"}
+OF_ONE = {("ortsep.commands.serve", "uvicorn")}
+"""Modules with a package that the rest of their room does not have."""
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            names.add(node.module or "")
-    return names
+@cache
+def house() -> dict[str, str]:
+    found = sources(ROOT, PACKAGES)
+    assert len(found) > 100
+    return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
-    files = sorted((ROOT / room).rglob("*.py"))
-    assert files
-    for path in files:
-        names = imported(path)
-        assert not {n.split(".")[0] for n in names} & HEAVY, path
-        ours = {n for n in names if n.split(".")[0] == "ortsep"}
-        if room == "runtime":
-            allowed_up = path.name in {"make.py", "bench.py"}  # commands that need the export extra import it inside
-            assert allowed_up or not any(n.startswith("ortsep.export") for n in ours), path
-        else:
-            assert all(n.startswith(ROOMS[room]) for n in ours), (path, ours)
-        if room in STANDARD_ONLY:
-            import sys
-
-            assert {n.split(".")[0] for n in names} <= {*sys.stdlib_module_names, "ortsep"}, path
+def test_every_import_goes_downwards_and_there_is_no_circle() -> None:
+    assert faults(house(), ROOMS, LAZILY) == []
 
 
-def test_there_are_no_circles() -> None:
-    graph: dict[str, set[str]] = {}
-    for room, package in (
-        ("base", "ortsep.base"),
-        ("models", "ortsep.models"),
-        ("stems", "ortsep.stems"),
-        ("runtime", "ortsep"),
-        ("export", "ortsep.export"),
-    ):
-        for path in (ROOT / room).rglob("*.py"):
-            parts = path.relative_to(ROOT / room).with_suffix("").parts
-            module = ".".join([package, *(p for p in parts if p != "__init__")])
-            top = ast.parse(path.read_text(encoding="utf-8")).body
-            graph[module] = {n.module or "" for n in top if isinstance(n, ast.ImportFrom)}
-    done: set[str] = set()
+def test_each_room_has_only_its_own_packages_of_others() -> None:
+    found = []
+    for each in imports(house()):
+        package = each.target.split(".")[0]
+        if package == "ortsep" or package in sys.stdlib_module_names:
+            continue
+        room = (room_of(each.module, ROOMS) or "").split(".")[0]
+        if package not in OUTSIDE.get(room, LEAN) and (each.module, package) not in OF_ONE:
+            found.append(str(each))
+    assert found == []
 
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, " -> ".join([*trail, module])
-        if module in done or module not in graph:
-            return
-        for other in graph[module]:
-            visit(other, (*trail, module))
-        done.add(module)
 
-    for module in graph:
-        visit(module, ())
+def test_every_exception_is_used() -> None:
+    """An exception that nobody needs would let the next fault through."""
+    used = {(each.module, room_of(each.target, ROOMS)) for each in imports(house()) if each.lazy or each.typing}
+    assert used >= LAZILY
+
+
+def test_the_packages_of_pyproject_are_the_folders() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        told = tomllib.load(file)["tool"]["setuptools"]
+    assert {name: told["package-dir"][name] for name in PACKAGES} == PACKAGES
+    there = {
+        ".".join([name, *path.parent.relative_to(ROOT / folder).parts])
+        for name, folder in PACKAGES.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert sorted(told["packages"]) == sorted(there)
+    for name, folder in PACKAGES.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.parent.relative_to(ROOT / folder).parts
+            assert ".".join([name, *parts]) in there, f"{path} is in a folder without __init__.py"
+
+
+HOUSE = {
+    "ortsep": "__version__ = '1'",
+    "ortsep.base": "",
+    "ortsep.base.errors": "import sys",
+    "ortsep.audio.song": "from ortsep import __version__\nfrom ortsep.base.errors import AudioError",
+    "ortsep.songs.separate": "from ortsep.audio import song",
+    "ortsep.commands.make": "def make():\n    from ortsep.export.exporter import export_model",
+    "ortsep.export.exporter": "",
+    "ortsep.export.families.a.graph": "from ortsep.export.graph import builder",
+    "ortsep.export.families.b.graph": "",
+    "ortsep.export.graph.builder": "",
+}
+
+
+def test_the_rule_holds_in_a_small_house() -> None:
+    assert faults(HOUSE, ROOMS, LAZILY) == []
+
+
+_FAMILY = "ortsep.export.families.a.graph"
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "words"),
+    [
+        ("ortsep.audio.song", "from ortsep.songs import separate", "audio may not import songs"),
+        ("ortsep.audio.song", "from ortsep import songs", "audio may not import ="),
+        ("ortsep.audio.song", "import ortsep.songs.separate", "audio may not import songs"),
+        ("ortsep.audio.song", "def f():\n    if 1:\n        from ortsep.songs.separate import x", "audio may not"),
+        ("ortsep.audio.song", "if TYPE_CHECKING:\n    from ortsep.songs.separate import x", "audio may not"),
+        ("ortsep.audio.song", "import importlib\nimportlib.import_module('ortsep.songs.separate')", "audio may not"),
+        ("ortsep.audio.song", "class A:\n    def f(self): return lambda: __import__('ortsep.songs')", "audio may not"),
+        ("ortsep.audio.song", "from . import decode", "imports are absolute"),
+        ("ortsep.commands.make", "from ortsep.export.exporter import export_model", "only in a function"),
+        ("ortsep.commands.show", "def f():\n    import ortsep.export.exporter", "commands may not import export.e"),
+        (_FAMILY, "import ortsep.export.families.b.graph", "families.a may not import export.families.b"),
+        ("ortsep.base.errors", "import ortsep.base.other", "a circle: ortsep.base.errors -> ortsep.base.other -> o"),
+        ("ortsep.attic", "", ""),
+    ],
+)
+def test_a_broken_rule_is_found(module: str, text: str, words: str) -> None:
+    broken = {**HOUSE, "ortsep.base.other": "def f():\n    from ortsep.base.errors import x", module: text}
+    found = faults(broken, ROOMS, LAZILY)
+    if words:
+        assert found and words in found[0]
+    else:
+        broken["ortsep.audio.song"] = "from ortsep.attic import x"
+        assert "ortsep.attic is in no room" in faults(broken, ROOMS, LAZILY)[0]
+
+
+@pytest.mark.parametrize("package", ["torch", "matplotlib", "fastapi"])
+def test_a_package_of_others_in_the_wrong_room_is_found(package: str) -> None:
+    (found,) = imports({"ortsep.audio.song": f"def f():\n    from {package}.x import y"})
+    assert found.target == f"{package}.x" and found.lazy and package not in LEAN
+
+
+def test_the_sources_are_found_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "runtime" / "a").mkdir(parents=True)
+    (tmp_path / "runtime" / "a" / "__init__.py").write_text("1")
+    (tmp_path / "runtime" / "b.py").write_text("2")
+    assert sources(tmp_path, {"ortsep": "runtime"}) == {"ortsep.a": "1", "ortsep.b": "2"}

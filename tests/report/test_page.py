@@ -22,8 +22,9 @@ from ortsep.options import Options
 from ortsep.report.overview import Gatherer, Overview
 from ortsep.report.page import Signal, decibels, link, render
 from ortsep.report.pictures import clock, common_scale, time_ticks
+from ortsep.report.write import pages, require_files
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, SongReport, pages, places, separate_file
+from ortsep.songs import Files, SongReport, places
 
 HOSTILE = "</title><script>alert(\"x\")</script><img src=x onerror='y'>&amp;$title"
 
@@ -224,7 +225,7 @@ def test_nor_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     soundfile.write(tmp_path / "song.wav", np.zeros((800, 2)), 8000)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match=r"pip install 'ortsep\[report\]'"):
-        separate_file(Separator(GRAPHS / "waves"), tmp_path / "song.wav", Files(tmp_path), page=tmp_path / "x.html")
+        require_files(Files(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["song.wav"]
 
 
@@ -238,6 +239,4 @@ def test_a_report_needs_files(tmp_path: Path, arguments: list[str], message: str
     assert done.returncode == 2 and message in done.stderr and "--report" in done.stderr
     assert not (tmp_path / "separated").exists()
     with pytest.raises(UsageError, match="files"):
-        separate_file(
-            Separator(GRAPHS / "waves"), tmp_path / "song.wav", Files(inline_audio=True), page=tmp_path / "x.html"
-        )
+        require_files(Files(inline_audio=True))

@@ -22,8 +22,9 @@ from ortsep.base.errors import AudioError, OutputError
 from ortsep.base.whole import partial_path
 from ortsep.options import Options
 from ortsep.report.overview import BANDS, Gatherer
+from ortsep.report.write import draw_report
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, SongReport, separate_file
+from ortsep.songs import Files, SongReport, separate_file
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -187,7 +188,9 @@ def test_a_song_from_standard_input(tmp_path: Path) -> None:
 def separated(folder: Path, options: Options | None = None, report: bool = True, **files: Any) -> SongReport:
     page = folder / "out" / "waves" / "song" / "report.html" if report else None
     chosen = Files(folder / "out", skip_existing=True, **files)
-    return separate_file(Separator(GRAPHS / "waves"), folder / "song.wav", chosen, options, page=page)
+    separator = Separator(GRAPHS / "waves")
+    made = separate_file(separator, folder / "song.wav", chosen, options)
+    return made if page is None else draw_report(separator, made, page, chosen, options or Options())
 
 
 def test_only_the_page_is_missing(tmp_path: Path) -> None:
@@ -212,7 +215,7 @@ def test_a_record_that_was_tampered_with(tmp_path: Path) -> None:
     separated(tmp_path, report=False)
     (record,) = tmp_path.rglob(".*.json")
     data = json.loads(record.read_text())
-    record.write_text(json.dumps({**data, "gain": "<b>", "processing_time": [1], "warnings": 3, "provider": None}))
+    record.write_text(json.dumps({**data, "gain": "<b>", "processing_time": [1], "warnings": 3}))
     report = separated(tmp_path)
     assert report.skipped and "not known" in Path(report.page or "").read_text(encoding="utf-8")
 
@@ -286,7 +289,7 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
 
 def test_a_stem_that_is_gone_is_named(tmp_path: Path) -> None:
     from ortsep.report.write import write_report
-    from ortsep.songs.separate import counted
+    from ortsep.songs.mixture import counted
 
     song(tmp_path / "song.wav", 0.2)
     report = separated(tmp_path, report=False)

@@ -18,7 +18,7 @@ from places import GRAPHS
 from ortsep.base.whole import hold, partial_path, release, sweep
 from ortsep.options import Options
 from ortsep.separator import Separator
-from ortsep.songs.separate import Files, separate_file
+from ortsep.songs import Files, separate_file
 
 COMMAND = [sys.executable, "-m", "ortsep.cli", "run"]
 

@@ -14,13 +14,13 @@ import soundfile
 from places import GRAPHS
 
 from ortsep.audio.sources import ArraySource
-from ortsep.base.errors import ModelError, TimedOut, UsageError
+from ortsep.base.errors import ModelError, UsageError
 from ortsep.chain import Chain
 from ortsep.engine.network import Network
 from ortsep.options import Options
 from ortsep.separator import Separator
+from ortsep.songs import Files, TimedOut, separate_file
 from ortsep.songs.drums import separate_drum_stems
-from ortsep.songs.separate import Files, separate_file
 
 Snr = Callable[[Any, Any], float]
 

@@ -1,0 +1,88 @@
+"""A song's file as a mixture whose length is known, and one that is decoded once though it is read more often."""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ortsep.audio.song import open_song, scan
+from ortsep.audio.sources import BLOCK, FileSource, Source
+from ortsep.base.arrays import F32
+
+
+def counted(path: str | Path, **options: Any) -> FileSource:
+    """Open a song with the options of ``ortsep.audio.song.open_song``, and count its samples.
+
+    Headers lie: one cheap pass tells the true length, and finds what is broken before anything is computed.
+    """
+    song = open_song(path, **options)
+    found = scan(song)
+    song = replace(song, samples=found.samples, warnings=(*song.warnings, *found.warnings))
+    return FileSource(song, found.samples)
+
+
+class DecodedOnce:
+    """``source``, decoded by whoever is first anywhere in it; the blocks are kept on disk as float32 for the others.
+
+    Where the disk is full each decodes for itself. The file has no name and is gone with the ``close``, or the process.
+    """
+
+    def __init__(self, source: Source, folder: Path | None = None) -> None:
+        """``folder``: where the file is, by default where the system keeps such."""
+        self.sample_rate, self.channels, self.samples = source.sample_rate, source.channels, source.samples
+        self._source, self._decoding = source, source.blocks()
+        self._lock = threading.Lock()
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._kept = 0
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+
+    def blocks(self) -> Iterator[F32]:
+        at = 0
+        while at < self.samples:
+            block = self._from(at)
+            if block is None:
+                yield from _after(self._source, at)
+                return
+            at += block.shape[1]
+            yield block
+
+    def _from(self, at: int) -> F32 | None:
+        """The next samples from ``at`` on, at most a block; None where they can't be had here."""
+        with self._lock:
+            new = next(self._decoding, None) if at == self._kept else None
+            if new is None and at == self._kept:
+                return None
+            frame = 4 * self.channels
+            with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+                if self._file is None:  # not before: the folder is made meanwhile
+                    new_file: Any = tempfile.TemporaryFile(prefix=".ortsep-", dir=self._folder)  # noqa: SIM115
+                    self._file = new_file
+                if new is not None:
+                    self._file.seek(at * frame)
+                    self._file.write(np.ascontiguousarray(new.T).tobytes())
+                    self._kept += new.shape[1]
+                    return new
+                self._file.seek(at * frame)
+                data = self._file.read(min(BLOCK, self._kept - at) * frame)
+                return np.ascontiguousarray(np.frombuffer(data, np.float32).reshape(-1, self.channels).T)
+            self._decoding = iter(())  # what it gave is not kept, so what would follow is of no use
+        return None
+
+
+def _after(source: Source, at: int) -> Iterator[F32]:
+    """The blocks of ``source`` from sample ``at`` on."""
+    for block in source.blocks():
+        skipped = min(at, block.shape[1])
+        at -= skipped
+        if skipped < block.shape[1]:
+            yield block[:, skipped:]
