@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-import ortsep
+from ortsep import __version__
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch, whole_folder
@@ -57,7 +57,7 @@ def write_waveform(
         waveform_spec(spec),
         name=named or spec.name,
         card=spec.entry if named else spec.card,
-        exporter=f"ortsep {ortsep.__version__}",
+        exporter=f"ortsep {__version__}",
         parameters=spec.parameters or sum(parameter_count(part.model) for part in parts),
         portable=not {node.domain for node in made.graph.node} - {"", "ai.onnx"},
         validation=(Figure("waveform: one chunk of noise", db, GATE, "STFT outside the graph"),),
