@@ -14,6 +14,7 @@ from ortsep.base.whole import whole_folder
 from ortsep.export.family import Choice, Downloading, Original, is_checkpoint, load_original, open_original
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
+from ortsep.export.weights.remembered import Made, remember
 from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, Timing, from_json
@@ -69,21 +70,23 @@ def export_model(
     Raises ModelError for an unknown name, and what its family raises for the weights. ``name`` may be a checkpoint's
     path: then its architecture is told by what is in it.
     """
-    if is_checkpoint(name):
-        return _export_checkpoint(
-            Path(name), choice, output, portable=portable, precision=precision, named=named, say=say
-        )
-    card = find_card(name)
-    folder = _folder(named or card.name, output, choice.contract or precision)
-    if output is None and choice.path is not None:
-        _refuse_others(folder, choice.path)
-    say(_licence(card))
-    if choice.seed is not None:
-        say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
-    original = load_original(card, choice)
+    choice = replace(choice, say=say)
+    _refuse_idle_options(choice)
+    if not is_checkpoint(name):  # before anything is fetched
+        folder = _folder(named or find_card(name).name, output, choice.contract or precision)
+        if output is None and choice.path is not None:
+            _refuse_others(folder, choice.path)
+    original = open_named(name, choice)
     for note in original.spec.notes:
-        say(f"{card.name}: {note}")
-    return _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
+        say(f"{original.spec.name}: {note}")
+    folder = _folder(named or original.spec.name, output, choice.contract or precision)
+    made = _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
+    if choice.path is not None or is_checkpoint(name):
+        weights = str(choice.path.absolute()) if choice.path else None
+        config = choice.config.absolute() if choice.config else None
+        where = str(Path(name).absolute()) if is_checkpoint(name) else name
+        remember(made.spec, Made(where, weights, config, choice.stems))
+    return made
 
 
 def _written(
@@ -112,21 +115,42 @@ def _refuse_others(folder: Path, checkpoint: Path) -> None:
             )
 
 
-def _export_checkpoint(
-    path: Path, choice: Choice, output: Path | None, *, portable: bool, precision: str, named: str, say: Say
-) -> Exported:
-    """``export_model`` for a file: what was found is told before the graphs are made."""
-    from ortsep.export.weights.frontdoor import open_checkpoint, text_of
+def open_named(name: str, choice: Choice) -> Original:
+    """The original of a model of the catalogue, or in a checkpoint that ``name`` is the path of.
 
-    if choice.path is not None or choice.seed is not None:
-        raise UsageError(f"{path} is a checkpoint already; leave --weights out")
-    checkpoint = open_checkpoint(path, choice.config)
-    say(f"{path.name}:\n{text_of(checkpoint.table)}")
-    original = open_original(checkpoint, choice)
-    for note in original.spec.notes:
-        say(f"{original.spec.name}: {note}")
-    folder = _folder(named or original.spec.name, output, choice.contract or precision)
-    return _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
+    ``choice.say`` is told the licence of the weights, or what was found in the file. Raises what loading raises.
+    """
+    if is_checkpoint(name):
+        from ortsep.export.weights.frontdoor import open_checkpoint, text_of
+
+        if choice.path is not None or choice.seed is not None:
+            raise UsageError(f"{name} is a checkpoint already; leave --weights out")
+        checkpoint = open_checkpoint(Path(name), choice.config)
+        choice.say(f"{checkpoint.path.name}:\n{text_of(checkpoint.table)}")
+        return open_original(checkpoint, choice)
+    card = find_card(name)
+    if choice.seed is not None:
+        choice.say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
+        return load_original(card, choice)
+    if choice.official:
+        choice.say(_licence(card))
+        return load_original(card, choice)
+    original = load_original(card, choice)
+    choice.say(own_licence(original.spec))
+    return original
+
+
+def own_licence(spec: ModelSpec) -> str:
+    """What is known of the terms of weights that somebody gave a path of."""
+    licence = spec.weights.licence or "unknown: they are your own, not the official ones"
+    return f"{spec.name}: licence of the weights: {licence}"
+
+
+def _refuse_idle_options(choice: Choice) -> None:
+    """Raise UsageError for options that say where official files come from, beside weights that are none."""
+    if (choice.source or choice.offline) and not choice.official:
+        option = "--source" if choice.source else "--offline"
+        raise UsageError(f"{option} is for official weights, and --weights names others; leave one of them out")
 
 
 def _folder(name: str, output: Path | None, precision: str) -> Path:

