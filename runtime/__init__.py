@@ -85,10 +85,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'ortsep' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker knows all names from above, and that there is no other
+
+    def __getattr__(name: str) -> object:
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        raise AttributeError(f"module 'ortsep' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
