@@ -187,7 +187,7 @@ def load_card(
         raise WeightsError(
             f"{card.name} can't be downloaded by a program; get it at {card.homepage} and give --weights"
         )
-    path = choice.path or fetch(card.sources[0], progress=choice.downloading)
+    path = choice.path or fetch(card.sources[0], progress=choice.downloading, offline=choice.offline)
     checkpoint = open_checkpoint(path, choice.config)
     if checkpoint.architecture.family != card.family:
         raise WeightsError(

@@ -57,8 +57,8 @@ ARCHITECTURES = (
     Architecture(
         "mdx_net", "MDX-Net's ConvTDFNet", "first_conv.0.weight", "mdx_net", has=r"^encoding_blocks\.0\.tfc\."
     ),
-    Architecture("htdemucs", "HTDemucs", "tencoder.0.conv.weight", has=r"^crosstransformer\."),
-    Architecture("hdemucs", "HDemucs", "tencoder.0.conv.weight", lacks=r"^crosstransformer\."),
+    Architecture("htdemucs", "HTDemucs", "tencoder.0.conv.weight", "demucs", has=r"^crosstransformer\."),
+    Architecture("hdemucs", "HDemucs", "tencoder.0.conv.weight", "demucs", lacks=r"^crosstransformer\."),
     Architecture("bandit_v2", "BandIt v2", "band_split.norm_fc_modules.0.combined.0.weight"),
     Architecture("bandit", "BandIt", "band_split.norm_fc_modules.0.norm.weight"),
     Architecture("apollo", "Apollo", "net.0.band_net.input_norm.weight"),

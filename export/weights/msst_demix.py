@@ -22,9 +22,11 @@ HTDEMUCS = ("htdemucs", "hdemucs", "demucs")
 """What ``demix`` takes another way: boxcar joins, no border, a tail of zeros."""
 
 
-def cuts(settings: Settings) -> Chunks:
-    """``demix`` for every architecture but HTDemucs, as a part of a spec."""
+def cuts(settings: Settings, *, boxcar: bool = False) -> Chunks:
+    """``demix`` as a part of a spec; ``boxcar`` for ``HTDEMUCS``."""
     parts = settings.overlaps
+    if boxcar:
+        return Chunks(settings.chunk, overlap=1 - 1 / parts, parts=parts, join=Join("boxcar"), tail="zeros")
     return Chunks(
         length=settings.chunk,
         overlap=1 - 1 / parts,
@@ -40,18 +42,23 @@ def normalization(settings: Settings) -> Normalization:
     return Normalization("track", eps=0.0, ddof=0) if settings.normalize else Normalization()
 
 
-def demix(mix: F32, settings: Settings, separate: Callable[[F32], Float]) -> F32:
+def level(mix: F32, settings: Settings) -> tuple[float, float]:
+    """Mean and deviation of the mono mix where the settings ask for them, else 0 and 1; silence deviates by 1."""
+    if not settings.normalize:
+        return 0.0, 1.0
+    mono = mix.mean(axis=0, dtype=np.float64)
+    return float(mono.mean()), float(mono.std()) or 1.0
+
+
+def demix(mix: F32, settings: Settings, separate: Callable[[F32], Float], *, boxcar: bool = False) -> F32:
     """The stems [S, C, N] of a mixture [C, N], by a function from one chunk [C, length] to its stems [S, C, length].
 
     Sums are float32, as in MSST; a sample that no chunk weighs is 0.
     """
-    mean, deviation = 0.0, 1.0
-    if settings.normalize:
-        mono = mix.mean(axis=0, dtype=np.float64)
-        mean, deviation = float(mono.mean()), float(mono.std()) or 1.0
-        mix = ((mix - mean) / deviation).astype(np.float32)
+    mean, deviation = level(mix, settings)
+    mix = ((mix - mean) / deviation).astype(np.float32) if settings.normalize else mix
     length, step = settings.chunk, settings.chunk // settings.overlaps
-    border = length - step
+    border = 0 if boxcar else length - step
     bordered = border > 0 and mix.shape[1] > 2 * border
     song = np.pad(mix, ((0, 0), (border, border)), mode="reflect") if bordered else mix
     total: Any = 0.0
@@ -61,8 +68,9 @@ def demix(mix: F32, settings: Settings, separate: Callable[[F32], Float]) -> F32
         part = song[:, start : start + length]
         count = part.shape[1]
         missing = ((0, 0), (0, length - count))
-        whole = np.pad(part, missing, mode="reflect") if count > length // 2 else np.pad(part, missing)
-        window = _window(length, first=start == 0, last=start == starts[-1])[:count]
+        reflected = not boxcar and count > length // 2
+        whole = np.pad(part, missing, mode="reflect") if reflected else np.pad(part, missing)
+        window = np.ones(count, np.float32) if boxcar else _window(length, start == 0, start == starts[-1])[:count]
         stems = np.asarray(separate(whole), np.float32)[..., :count]
         if start == 0:
             total = np.zeros((*stems.shape[:2], song.shape[1]), np.float32)

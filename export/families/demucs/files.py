@@ -79,14 +79,14 @@ def read_part(card: Card, path: Path, source: str, weights: tuple[float, ...]) -
     if tuple(arguments.get("sources", ())) != card.stems:
         found = ", ".join(map(str, arguments.get("sources", ())))
         raise WeightsError(f"{path} gives {found} and {card.name} gives {', '.join(card.stems)}; name another model")
-    shape = _fill(_shape(network, arguments, path), package, path)
+    shape = fill(shape_of(lambda: CLASSES[network](**arguments), network, path), package, path)
     bad = next((name for name, value in package.state.items() if not torch.isfinite(value).all()), None)
     if bad:
         raise WeightsError(f"{path} holds values that are not numbers in {bad}; download it again")
 
     def build() -> torch.nn.Module:
         model: torch.nn.Module = CLASSES[network](**arguments)
-        return _fill(model, package, path)
+        return fill(model, package, path)
 
     return Part(network, shape, build, weights, source, package.sha256)
 
@@ -104,18 +104,18 @@ def _arguments(network: str, package: Package, path: Path) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in names}
 
 
-def _shape(network: str, arguments: dict[str, Any], where: object) -> torch.nn.Module:
+def shape_of(make: Callable[[], torch.nn.Module], network: str, where: object) -> torch.nn.Module:
     """The network without storage for its parameters: cheap and bounded, whatever the arguments."""
     try:
         with torch.device("meta"):
-            model: torch.nn.Module = CLASSES[network](**arguments)
+            model = make()
     except Exception as error:
         reason = str(error).split("\n")[0][:160] or type(error).__name__
         raise WeightsError(f"{where} describes no {network} that works ({reason}); download it again") from error
     return model.eval()
 
 
-def _fill(model: torch.nn.Module, package: Package, path: Path) -> torch.nn.Module:
+def fill(model: torch.nn.Module, package: Package, path: Path) -> torch.nn.Module:
     """Load the parameters, converted to float32; every one must be there and have its shape."""
     try:
         with warnings.catch_warnings():
@@ -150,4 +150,5 @@ def random_part(card: Card, seed: int, member: int, weights: tuple[float, ...]) 
         filled: torch.nn.Module = model.eval()
         return filled
 
-    return Part(network, _shape(network, arguments, f"the card of {card.name}"), build, weights, f"random:{seed}")
+    shape = shape_of(lambda: CLASSES[network](**arguments), network, f"the card of {card.name}")
+    return Part(network, shape, build, weights, f"random:{seed}")

@@ -26,6 +26,8 @@ class Sizes:
     frames: int
     lengths: tuple[int, ...]
     """Of the time branch, from the input to the bottom."""
+    subbands: int
+    """Equal parts of the spectrum that are channels of their own; 1 where it is whole."""
 
     @classmethod
     def of(cls, model: HTDemucs) -> "Sizes":
@@ -34,7 +36,8 @@ class Sizes:
         for layer in model.tencoder:
             lengths.append(-(-lengths[-1] // layer.stride))
         frames = math.ceil(samples / model.hop_length)
-        return cls(model.audio_channels, len(model.sources), samples, model.nfft // 2, frames, tuple(lengths))
+        bins, subbands = model.nfft // 2, getattr(model, "num_subbands", 1)
+        return cls(model.audio_channels, len(model.sources), samples, bins, frames, tuple(lengths), subbands)
 
 
 def check(model: HTDemucs) -> None:
@@ -46,7 +49,8 @@ def check(model: HTDemucs) -> None:
     require(len(layers) == 4 * model.depth, "layers of the time branch alone")
     require(not any(layer.empty for layer in layers), "branches that merge")
     require(not any(layer.norm for layer in layers), "norms in its layers (norm_starts < depth)")
-    require(model.nfft // 2 % model.stride**model.depth == 0, "bins that its strides don't divide")
+    bins = model.nfft // 2 // getattr(model, "num_subbands", 1)
+    require(bins % model.stride**model.depth == 0, "bins that its strides don't divide")
     require(all(layer.rewrite is not None for layer in layers), "no 1x1 convolutions (rewrite=False)")
     require(model.crosstransformer is not None, "no transformer (t_layers=0)")
 
@@ -66,9 +70,12 @@ def htdemucs_graph(model: HTDemucs, *, portable: bool = False, batch: Dim = 1) -
 
     graph.scope("standardise")
     xt, mean_t, std_t = standardise(graph, mix, [size.channels], size.samples)
-    x, mean, std = standardise(graph, spectrum, [2 * size.channels, size.bins], size.frames)
+    bins = size.bins // size.subbands
+    folded = [2 * size.channels * size.subbands, bins]
+    x = graph.reshape(spectrum, 0, *folded, size.frames) if size.subbands > 1 else spectrum
+    x, mean, std = standardise(graph, x, folded, size.frames)
 
-    waves, bins = [], size.bins
+    waves = []
     for index, layer in enumerate(model.tencoder):
         graph.scope(f"tencoder/{index}")
         xt = encoder_layer(graph, xt, layer, size.lengths[index], frames=size.lengths[index + 1])
@@ -79,7 +86,7 @@ def htdemucs_graph(model: HTDemucs, *, portable: bool = False, batch: Dim = 1) -
         x = encoder_layer(graph, x, layer, bins, frames=size.frames)
         if index == 0 and model.freq_emb is not None:
             table = model.freq_emb_scale * numpy64(model.freq_emb.weight)
-            x = graph.add(x, graph.const(table.T[None, :, :, None]))
+            x = graph.add(x, graph.const(table.T[None, :, : bins // layer.stride, None]))
         bins //= layer.stride
         skips.append(x)
 

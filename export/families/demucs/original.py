@@ -16,7 +16,7 @@ from demucs.demucs import Demucs
 from demucs.spec import ispectro
 from torch import nn
 
-from ortsep.base.errors import WeightsError
+from ortsep.base.errors import UsageError, WeightsError
 from ortsep.export.families.demucs.files import Part, local_files, random_part, read_part
 from ortsep.export.families.demucs.hdemucs import hdemucs_graph
 from ortsep.export.families.demucs.htdemucs import htdemucs_graph
@@ -24,11 +24,12 @@ from ortsep.export.families.demucs.time import demucs_v3_graph
 from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
 from ortsep.export.graph.files import attach_spec
 from ortsep.export.weights.download import fetch
+from ortsep.export.weights.frontdoor import Checkpoint
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Stepped, Weights
 
 ROUTES: tuple[str, ...] = ()
-CONFIG = ""
+CONFIG = "the yaml that came with a checkpoint of MSST"
 
 
 def load(card: Card, choice: Choice) -> "DemucsOriginal":
@@ -37,6 +38,14 @@ def load(card: Card, choice: Choice) -> "DemucsOriginal":
     ``choice.path``: a .th, .safetensors or bag .yaml, or a folder with these. Raises WeightsError, DownloadError,
     FileMissing; UsageError for a stem that the model lacks.
     """
+    if "yaml" in card.arguments:
+        from ortsep.export.families.demucs import msst
+
+        return msst.load(card, choice)
+    if choice.config is not None:
+        raise UsageError(
+            f"{card.name} brings its configuration; leave --config out, or export the file by its own path"
+        )
     wanted = tuple(card.stems.index(stem) for stem in wanted_stems(card.stems, choice.stems, card.name))
     weights, segment = card.arguments.get("weights"), card.arguments.get("segment")
     files: list[Path] = []
@@ -58,6 +67,13 @@ def load(card: Card, choice: Choice) -> "DemucsOriginal":
             path = fetch(card.sources[k], progress=choice.downloading, offline=choice.offline)
             parts.append(read_part(card, path, card.sources[k].url, rows[k]))
     return DemucsOriginal(card, parts, wanted, segment)
+
+
+def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> "DemucsOriginal":
+    """A recognised checkpoint, of MSST or of demucs. Raises WeightsError, UsageError."""
+    from ortsep.export.families.demucs import msst
+
+    return msst.from_checkpoint(checkpoint, choice)
 
 
 class DemucsOriginal(Original):
@@ -130,6 +146,7 @@ class DemucsOriginal(Original):
             chunks=_chunks(part, self._length),
             normalization=Normalization("track", 1e-8),
             bag=bag if len(bag) > 1 else (),
+            content=card.arguments.get("content", "music"),
             weights=self._weights(),
             parameters=sum(p.numel() for part in self._parts for p in part.shape.parameters()),
         )
