@@ -140,7 +140,7 @@ def test_official_file_comes_through_fetch(
 ) -> None:
     asked: list[str] = []
 
-    def fetch(source: Source, progress: object) -> Path:
+    def fetch(source: Source, progress: object, offline: bool) -> Path:
         asked.append(source.url)
         return write(tmp_path / f"got{len(asked)}.th", members[0])
 
@@ -378,7 +378,7 @@ def test_cards_agree_with_the_package() -> None:
     from demucs.pretrained import REMOTE_ROOT, _parse_remote_files
 
     urls = _parse_remote_files(REMOTE_ROOT / "files.txt")
-    cards = [card for card in catalogue().values() if card.family == "demucs"]
+    cards = [card for card in catalogue().values() if card.family == "demucs" and "yaml" not in card.arguments]
     assert len(cards) >= 6
     for card in cards:
         bag = yaml.safe_load((REMOTE_ROOT / f"{card.name}.yaml").read_text())
