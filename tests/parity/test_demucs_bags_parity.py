@@ -11,7 +11,8 @@ from places import GRAPHS
 from ortsep.base.errors import UsageError
 from ortsep.engine.stft import istft, stft
 from ortsep.export.exporter import write_export
-from ortsep.export.families.demucs.original import DemucsOriginal, load
+from ortsep.export.families.demucs.bag import DemucsOriginal
+from ortsep.export.families.demucs.original import load
 from ortsep.export.family import Choice
 from ortsep.export.validate import snr as decibel
 from ortsep.models.catalogue import Card, Source

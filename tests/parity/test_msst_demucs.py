@@ -17,8 +17,9 @@ from msst_oracle import msst_module
 from ortsep import Separator
 from ortsep.base.errors import UsageError, WeightsError
 from ortsep.export.exporter import export_model
+from ortsep.export.families.demucs.bag import DemucsOriginal
 from ortsep.export.families.demucs.msst import MsstDemucs
-from ortsep.export.families.demucs.original import DemucsOriginal, from_checkpoint, load
+from ortsep.export.families.demucs.original import from_checkpoint, load
 from ortsep.export.families.demucs.subbands import SubbandHTDemucs
 from ortsep.export.family import Choice
 from ortsep.export.validate import synthetic_song

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ortsep.base.errors import WeightsError
+from ortsep.export.families.demucs.bag import DemucsOriginal
 from ortsep.export.families.demucs.files import CLASSES, LIMITS, Part, fill, read_part, shape_of
-from ortsep.export.families.demucs.original import DemucsOriginal
 from ortsep.export.families.demucs.package import Package, load_demucs_package
 from ortsep.export.families.demucs.subbands import SubbandHTDemucs
 from ortsep.export.family import F32, Choice, wanted_stems

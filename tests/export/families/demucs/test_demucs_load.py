@@ -22,8 +22,10 @@ from demucs.states import load_model
 from safetensors.torch import save_file
 
 from ortsep.base.errors import FileMissing, UsageError, WeightsError
+from ortsep.export.families.demucs import bag
 from ortsep.export.families.demucs import original as demucs
-from ortsep.export.families.demucs.original import DemucsOriginal, load, narrow
+from ortsep.export.families.demucs.bag import DemucsOriginal, narrow
+from ortsep.export.families.demucs.original import load
 from ortsep.export.family import Choice
 from ortsep.models.catalogue import Card, Source, catalogue
 
@@ -306,7 +308,7 @@ def test_a_bag_has_a_graph_for_each_stem(monkeypatch: pytest.MonkeyPatch, folder
         built.append((model, portable))
         return onnx.ModelProto()
 
-    monkeypatch.setattr(demucs, "htdemucs_graph", build)
+    monkeypatch.setattr(bag, "htdemucs_graph", build)
     made: Iterator[Any] = load(make_card(3, weights=ONE_HOT), Choice(path=folder)).graphs(portable=True)
     assert [file for file, _ in made] == ["small-drums.onnx", "small-bass.onnx", "small-vocals.onnx"]
     assert [(m.sources, portable) for m, portable in built] == [([s], True) for s in STEMS]
