@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ortsep.base.errors import UsageError
-from ortsep.models.spec import Blocks, Chunks, Filter, Fixed, ModelSpec
+from ortsep.models.spec import MAX_SAMPLES, Blocks, Chunks, Filter, Fixed, ModelSpec
 
 CHUNKED = ("overlap", "shifts", "seed", "tta", "denoise")
 """The options of models that separate chunks in time."""
@@ -166,7 +166,7 @@ def change_filter(spec: ModelSpec, options: Options) -> Filter:
     elif options.wiener is False:
         base = replace(base, alpha=0.0, iterations=0)
     elif options.wiener and base.method == "ratio":
-        base = replace(base, method="wiener", iterations=1, softmask=False)
+        base = replace(base, method="wiener", iterations=1, softmask=True, eps=_EPS, window=_WHOLE)
     changes: dict[str, Any] = {
         "iterations": options.niter,
         "softmask": options.softmask,
@@ -195,6 +195,8 @@ def change_filter(spec: ModelSpec, options: Options) -> Filter:
     return made
 
 
+_EPS, _WHOLE = 2.0**-23, MAX_SAMPLES // 512
+"""``spleeter --mwf`` is ``norbert.wiener(v, x)``: a softmask, float32's eps, and all frames of the track at once."""
 _OURS = {"iterations": "niter", "window": "wiener_window", "above": "mask_extension"}
 
 

@@ -132,3 +132,23 @@ def test_silence_is_standardised_without_a_nan(kind: Any, eps: float) -> None:
         for stem in separator.separate(np.zeros((2, samples), np.float32)).values():
             assert np.isfinite(stem).all() and np.abs(stem).max() < 1e-6
     assert all(np.isfinite(run["spectrum"]).all() for run in session.heard)
+
+
+def test_spleeters_wiener_filter_is_norberts(snr: Snr) -> None:
+    """``spleeter --mwf``: ``norbert.wiener(v, x)`` over the whole track, whatever the blocks are."""
+    norbert = pytest.importorskip("norbert")
+    stft = STFT(N_FFT, HOP, BINS, N_FFT // 2, N_FFT // 2)
+    made = changed(
+        domain="magnitude", output="stem_magnitudes", stft=stft, chunks=None, blocks=Blocks(16), filter=Filter("ratio")
+    )
+    slope = np.linspace(0.1, 2, BINS, dtype=np.float32)[:, None]
+    separator, _ = faked(made, lambda magnitude: np.stack([magnitude * slope, magnitude**0.5 + 0.1], axis=1))
+    x = song(N)
+    z = transform(x.astype(np.float64), "hann")
+    seen = np.abs(z[:, :BINS])
+    v = np.zeros((z.shape[2], z.shape[1], 2, 2))
+    v[:, :BINS] = np.stack([seen * slope, seen**0.5 + 0.1], axis=-1).transpose(2, 1, 0, 3)
+    y = norbert.wiener(v, z.transpose(2, 1, 0).copy(), eps=np.finfo(np.float32).eps)
+    stems = separator.separate(x, wiener=True)
+    for k, stem in enumerate(("a", "b")):
+        assert snr(inverse(y[..., k].transpose(2, 1, 0), "hann"), stems[stem]) > 100

@@ -139,6 +139,7 @@ SCHEMES: dict[str, tuple[Chunks, Callable[[np.ndarray], np.ndarray]]] = {
     "msst 4": (of_msst(C, 4), lambda x: msst(x, C, 4)),
     "msst 2": (of_msst(C, 2), lambda x: msst(x, C, 2)),
     "msst 8, odd": (of_msst(C + 1, 8), lambda x: msst(x, C + 1, 8)),
+    "msst 16, whose second chunk begins before the first has faded in": (of_msst(C, 16), lambda x: msst(x, C, 16)),
     "msst's demucs": (
         Chunks(C, parts=4, join=Join("boxcar"), tail="zeros"),
         lambda x: msst_demucs(x, C, 4),
@@ -167,12 +168,18 @@ SCHEMES: dict[str, tuple[Chunks, Callable[[np.ndarray], np.ndarray]]] = {
 LENGTHS = [1, 2, 5, 24, 47, 48, 49, 71, 72, 95, 96, 97, 98, 143, 144, 145, 191, 192, 193, 487, 1000, 1023]
 
 
-@pytest.mark.parametrize("samples", LENGTHS)
-@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize(
+    ("name", "samples"),
+    # audio-separator has a rule of its own for songs shorter than a chunk
+    [
+        (name, n)
+        for name, (chunks, _) in SCHEMES.items()
+        for n in LENGTHS
+        if n >= chunks.length or chunks.tail != "back"
+    ],
+)
 def test_a_scheme_is_its_definition(name: str, samples: int, snr: Callable[[Any, Any], float]) -> None:
     chunks, definition = SCHEMES[name]
-    if name.startswith("roformer") and samples < chunks.length:
-        pytest.skip("audio-separator has a rule of its own for songs shorter than a chunk")
     x = np.random.default_rng(samples).uniform(-1, 1, (2, samples)).astype(np.float32).astype(np.float64)
     expected = definition(x)
     known = np.isfinite(expected).all(axis=0)  # 0/0 where all windows are zero
