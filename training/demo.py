@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ortsep import Separator
 from ortsep.base.errors import OrtsepError
 from ortsep.export.exporter import choose_weights, export_model
-from ortsep.export.validate import table, validate_model
+from ortsep.export.validate import line, validate_model, verdict
 from ortsep.options import Options
 from ortsep.songs import Files, SongReport, separate_file
 from training.clips import Stroke, desk, render
@@ -132,7 +132,7 @@ def main() -> int:
         exported = export_model("drums_mini", choose_weights(None), out / "drums_mini", say=lambda t: print(" ", t))
         print("\nProve the export equal to torch:")
         validation = validate_model(exported.folder, say=lambda _: None)
-        print("  " + table(validation).replace("\n", "\n  "))
+        print("  " + "\n  ".join([*map(line, validation.figures), *verdict(validation).split("\n")]))
         if args.song is None:
             song, stems = drum_track(out)
             print(f"\nMake a drum track of {stems.shape[2] / RATE:.1f} s with known stems: {song}, {out / 'true'}/")

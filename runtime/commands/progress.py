@@ -97,17 +97,17 @@ class Sentences:
 
     def finished(self, number: int, report: SongReport) -> None:
         self._bars.pop(number, None)
+        self._draw()
         if not self._quiet:
             new = [note for note in report.warnings if note not in self._told]
             self._told.update(new)
             levels = _levels(report) if self._verbose else []
             screen.say(*_lines(report), *levels, *(f"  note: {note}" for note in new))
-        self._draw()
 
     def failed(self, number: int, song: Path, error: OrtsepError) -> None:
         self._bars.pop(number, None)
-        screen.say(f"ortsep: {error}")
         self._draw()
+        screen.say(f"ortsep: {error}")
 
     def close(self) -> None:
         screen.clear()
