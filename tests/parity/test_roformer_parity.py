@@ -22,7 +22,7 @@ from ortsep.export.families.roformer.architecture import (
 )
 from ortsep.export.families.roformer.graph import build_graph
 from ortsep.export.families.roformer.network import Network, run
-from ortsep.export.families.roformer.recognise import of_arguments
+from ortsep.export.families.roformer.recognise import arguments_of
 from ortsep.models.catalogue import catalogue
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,9 +129,9 @@ def test_mel_bands_are_librosa_s(count: int, n_fft: int, rate: int) -> None:
 def test_parameters_are_as_many_as_the_published_files_hold(name: str) -> None:
     """A checkpoint's file is its parameters and 0.2 to 0.5 MB of their names."""
     card = catalogue()[name]
-    arch = of_arguments(card.arguments, card.sample_rate)
+    arch = arguments_of(card.arguments["config"]["model"], card.sample_rate)
     assert parameter_count(arch) == card.parameters
-    assert card.arguments["chunk"] % arch.hop == 0
+    assert card.arguments["config"]["audio"]["chunk_size"] % arch.hop == 0
     for source in card.sources:
         assert not source.size or 0.1e6 < source.size - 4 * card.parameters < 0.6e6
     assert len(card.stems) in (arch.stems, arch.stems + (arch.stems == 1))

@@ -110,14 +110,18 @@ class Network:
             stems[:, :, 0] = 0
         return stems.transpose(2, 3)
 
+    def on_channels(self, spectrum: Tensor) -> Tensor:
+        """``masked`` on real channels [B, 2C, F, T], as a graph has them: [B, S, 2C, F, T]."""
+        pairs = spectrum.to(self.dtype).unflatten(1, (self.arch.channels, 2)).permute(0, 1, 3, 4, 2)
+        stems = torch.view_as_real(self.masked(torch.view_as_complex(pairs.contiguous())))
+        return stems.permute(0, 1, 2, 5, 3, 4).flatten(2, 3).contiguous()
+
 
 def run(
     arch: Architecture, state: State, inputs: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float64
 ) -> np.ndarray:
     """The network on a graph's input ``spectrum`` [B, 2C, F, T]: ``stem_spectra`` [B, S, 2C, F, T]."""
-    x = torch.from_numpy(np.asarray(inputs["spectrum"])).to(dtype).unflatten(1, (arch.channels, 2))
     with torch.inference_mode():
-        out = Network(arch, state, dtype).masked(torch.view_as_complex(x.permute(0, 1, 3, 4, 2).contiguous()))
-        parts = torch.view_as_real(out).permute(0, 1, 2, 5, 3, 4)
-        result: np.ndarray = parts.flatten(2, 3).contiguous().numpy()
+        out = Network(arch, state, dtype).on_channels(torch.from_numpy(np.asarray(inputs["spectrum"])))
+    result: np.ndarray = out.numpy()
     return result

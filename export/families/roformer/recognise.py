@@ -46,6 +46,8 @@ def _read(checkpoint: Checkpoint, shapes: Mapping[str, Shape], model: Model) -> 
     def count(pattern: str) -> int:
         return len({m[1] for name in shapes if (m := re.match(pattern, name))})
 
+    if not model:
+        raise missing_setting(checkpoint, "hop, chunk and stems' names")
     if any(name.endswith(".temperature") for name in shapes):
         raise WeightsError(
             f"{where} has linear attention (linear_transformer_depth above 0), which ortsep can't export; "
@@ -106,8 +108,6 @@ def _number(checkpoint: Checkpoint, model: Model, name: str, default: int) -> in
 
 def _hop(checkpoint: Checkpoint, model: Model, n_fft: int) -> int:
     """The constructor's, 512 by its own default; what a yaml says under ``audio`` is stale in many of them."""
-    if not model:
-        raise missing_setting(checkpoint, "hop, chunk and stems' names")
     if _number(checkpoint, model, "stft_win_length", n_fft) != n_fft:
         raise WeightsError(f"{checkpoint.path} has a window shorter than its STFT, which ortsep can't export")
     hop = _number(checkpoint, model, "stft_hop_length", 512)
@@ -180,17 +180,19 @@ def _contradictions(checkpoint: Checkpoint, arch: Architecture, model: Model) ->
         raise WeightsError(f"{checkpoint.path} is of a later edition by its configuration, which ortsep can't export")
 
 
-def of_arguments(arguments: Mapping[str, Any], rate: int) -> Architecture:
-    """The architecture of a card: ``dim``, ``depth``, ``hop`` and what differs from the usual of its ``kind``."""
-    kind = arguments["kind"]
-    depth = arguments.get("mask_depth", 2)
+def arguments_of(model: Model, rate: int) -> Architecture:
+    """The architecture that a constructor's arguments make: ``num_bands`` mel bands, or those of every BS-RoFormer.
+
+    For models of the catalogue; what they leave out is as usual, stereo and an STFT of 2048.
+    """
+    mel = "num_bands" in model
     return Architecture(
-        kind=kind,
-        dim=arguments["dim"],
-        depth=arguments["depth"],
-        bands=adjoining(BS_BANDS) if kind == "bs" else mel_bands(60, 2048, rate),
-        stems=arguments.get("stems", 1),
-        mask_layers=depth - (kind == "bs"),
-        mask_hidden=arguments["dim"] * arguments.get("mask_factor", 4),
-        hop=arguments["hop"],
+        kind="mel" if mel else "bs",
+        dim=model["dim"],
+        depth=model["depth"],
+        bands=mel_bands(model["num_bands"], 2048, rate) if mel else adjoining(BS_BANDS),
+        stems=model.get("num_stems", 1),
+        mask_layers=model["mask_estimator_depth"] - (not mel),
+        mask_hidden=model["dim"] * model.get("mlp_expansion_factor", 4),
+        hop=model["stft_hop_length"],
     )
