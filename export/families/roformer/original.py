@@ -77,10 +77,9 @@ def _original(arch: Architecture, state: State, source: Source, choice: Choice) 
     _check_chunk(arch, read, source.name)
     rest = read.rest or opposite(source.stems)
     rows = _wanted(source, rest, choice.stems)
-    left = rest if not choice.stems or rest in choice.stems else ""
     half, large = arch.n_fft // 2, 4 * parameter_count(arch) > LARGEST
     spec = ModelSpec(
-        **replace(source, settings=replace(read, rest=left)).facts(rows),
+        **replace(source, settings=replace(read, rest=rest)).facts(rows),
         family=FAMILY,
         channels=arch.channels,
         domain="complex",
@@ -149,7 +148,10 @@ def opposite(stems: tuple[str, ...]) -> str:
 
 
 def _wanted(source: Source, rest: str, wanted: tuple[str, ...]) -> tuple[int, ...]:
-    """The network's rows that are exported. Raises UsageError for a stem that isn't there, or not without another."""
+    """The network's rows that are exported; what is left over comes with them, since it costs nothing.
+
+    Raises UsageError for a stem that isn't there, or not without another.
+    """
     known = (*source.stems, rest) if len(source.stems) == 1 else source.stems
     if unknown := [stem for stem in wanted if stem not in known]:
         raise UsageError(f"{source.name} has no stem {' or '.join(unknown)}; it has {', '.join(known)}")

@@ -217,7 +217,7 @@ def test_missing_parameters_are_listed(tmp_path: Path) -> None:
 
 def test_stems_that_are_wanted(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    assert opened(path, Choice(stems=("Vocals",))).spec.names == ("Vocals",)
+    assert opened(path, Choice(stems=("Vocals",))).spec.names == ("Vocals", "Band")
     assert opened(path, Choice(stems=("Vocals", "Band"))).spec.names == ("Vocals", "Band")
     with pytest.raises(UsageError, match="the mixture without Vocals"):
         opened(path, Choice(stems=("Band",)))
