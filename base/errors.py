@@ -8,6 +8,8 @@ class OrtsepError(Exception):
     """Base of all errors that ortsep raises on purpose; ``status`` is the command line's exit status."""
 
     status = 1
+    transient = False
+    """Whether trying again later may help: what is wrong lies outside, as with a store that doesn't answer."""
 
 
 class UsageError(OrtsepError, ValueError):

@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from ortsep.base import heap, interrupt
 from ortsep.base.errors import OrtsepError
@@ -65,6 +66,19 @@ class Event(NamedTuple):
 Tell = Callable[[Event], None]
 
 
+class Errand(Protocol):
+    """What a process is given: a ``Task``, or what else its way of working knows what to do with."""
+
+    @property
+    def song(self) -> Path | str: ...
+
+    def folders(self) -> set[Path]: ...
+
+
+Work = Callable[..., SongReport]
+"""As ``separate_task``: (separator, job, errand, progress, sink). Pickled by name."""
+
+
 def load(models: Sequence[str], loading: dict[str, Any]) -> Separator | Chain:
     """One model, or two one behind the other; the second as MODEL or MODEL@STEM."""
     first = Separator(models[0], **loading)
@@ -97,7 +111,12 @@ def separate_task(
 
 
 def in_this_process(
-    separator: Separator | Chain, job: Job, tasks: Sequence[Task], tell: Tell, sink: BinaryIO | None = None
+    separator: Separator | Chain,
+    job: Job,
+    tasks: Iterable[Errand],
+    tell: Tell,
+    sink: BinaryIO | None = None,
+    work: Work = separate_task,
 ) -> None:
     """Separate ``tasks`` one after the other. ``sink`` takes the one stem of the one task."""
     for number, task in enumerate(tasks):
@@ -107,28 +126,28 @@ def in_this_process(
             tell(Event(number, "progress", (done, total)))
 
         try:
-            report = separate_task(separator, job, task, told, sink)
+            report = work(separator, job, task, told, sink)
         except OrtsepError as error:
             tell(Event(number, "failed", error))
         else:
             tell(Event(number, "finished", report))
 
 
-def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None:
-    """Separate ``tasks`` in ``jobs`` processes.
+def in_processes(job: Job, tasks: Iterable[Errand], jobs: int, tell: Tell, work: Work = separate_task) -> None:
+    """Separate ``tasks`` in ``jobs`` processes, which take them from the iterable as they become free.
 
     The processors are divided among them unless ``loading`` says how many threads a graph has. An exception, Ctrl-C
     included, ends all jobs; none leaves a half-written file. A process that dies costs its song and is replaced.
     """
     threads = job.loading.get("threads") or max(1, (os.cpu_count() or 1) // jobs)
     shared = Job(job.models, {**job.loading, "threads": threads}, job.options, job.files, job.timeout)
-    waiting = list(enumerate(tasks))[::-1]
+    waiting = enumerate(tasks)
     crew: dict[Connection, _Worker] = {}
     try:
-        for _ in range(min(jobs, len(tasks))):
-            worker = _Worker(shared)
+        for given in islice(waiting, jobs):
+            worker = _Worker(shared, work)
             crew[worker.connection] = worker
-            worker.give(*waiting.pop())
+            worker.give(*given)
         while crew:
             for ready in wait(list(crew)):
                 worker = crew[ready]  # type: ignore[index]
@@ -138,19 +157,18 @@ def in_processes(job: Job, tasks: Sequence[Task], jobs: int, tell: Tell) -> None
                     continue
                 del crew[worker.connection]
                 if not worker.usable():
-                    for folder in tasks[worker.task].folders():
-                        sweep(folder)
-                if waiting:
-                    worker = worker if worker.usable() else _Worker(shared)
+                    worker.sweep()
+                if (next_one := next(waiting, None)) is not None:
+                    worker = worker if worker.usable() else _Worker(shared, work)
                     crew[worker.connection] = worker
-                    worker.give(*waiting.pop())
+                    worker.give(*next_one)
                 else:
                     worker.end()
     finally:
-        _end(crew.values(), tasks)
+        _end(crew.values())
 
 
-def _end(crew: Collection["_Worker"], tasks: Sequence[Task]) -> None:
+def _end(crew: Collection["_Worker"]) -> None:
     """End the jobs and remove what they leave: on a busy machine one may not get to its own cleaning in time."""
     for worker in crew:
         worker.process.terminate()
@@ -160,23 +178,22 @@ def _end(crew: Collection["_Worker"], tasks: Sequence[Task]) -> None:
         worker.process.kill()
     for worker in crew:
         worker.process.join()
-        for folder in tasks[worker.task].folders():
-            sweep(folder)
+        worker.sweep()
 
 
 class _Worker:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, work: Work) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, job), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, job, work), daemon=True)
         with _deaf():
             self.process.start()
         theirs.close()
         self.task = -1
-        self.song = Path()
+        self._errand: Errand = Task(Path(), {})
 
-    def give(self, number: int, task: Task) -> None:
-        self.task, self.song = number, task.song
+    def give(self, number: int, task: Errand) -> None:
+        self.task, self._errand = number, task
         with contextlib.suppress(OSError):  # a process that is dead already is noticed by ``event``
             self.connection.send((number, task))
 
@@ -189,12 +206,17 @@ class _Worker:
             code = self.process.exitcode
             how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
             error = OrtsepError(
-                f"{self.song}: the process that separated it {how}; if memory ran out, try fewer --jobs"
+                f"{self._errand.song}: the process that separated it {how}; if memory ran out, try fewer --jobs"
             )
             return Event(self.task, "failed", error)
 
     def usable(self) -> bool:
         return self.process.is_alive()
+
+    def sweep(self) -> None:
+        """Remove what a process that is dead has left where it wrote."""
+        for folder in self._errand.folders():
+            sweep(folder)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -218,7 +240,7 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, job: Job) -> None:
+def _work(connection: Connection, job: Job, work: Work) -> None:
     """A process: take tasks until there is none, and tell what happens. Ends itself when its parent is gone."""
     interrupt.end_promptly(_PATIENCE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too and ends its jobs
@@ -236,6 +258,6 @@ def _work(connection: Connection, job: Job) -> None:
             except OrtsepError as error:
                 tell(Event(number, "failed", error))
             else:
-                in_this_process(separator, job, [task], tell)
+                in_this_process(separator, job, [task], tell, work=work)
     except (KeyboardInterrupt, EOFError, ConnectionError):
         interrupt.leave()

@@ -3,6 +3,7 @@
 import string
 import unicodedata
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 from ortsep.base.errors import UsageError
@@ -28,33 +29,58 @@ def output_paths(
     Raises UsageError for a template with other fields, without ``{stem}`` for several stems, without ``{song}`` for
     several songs, or that leaves the folder; and where a stem would be written over one of the songs.
     """
-    used = _check_template(template)
-    if len(stems) > 1 and "stem" not in used:
-        raise UsageError(f"the template {template!r} has no {{stem}}, so {len(stems)} stems would be one file; add it")
-    if len(songs) > 1 and "song" not in used:
+    names = Names(template, stems, model=model, ext=ext)
+    if len(songs) > 1 and "song" not in names.fields:
         raise UsageError(f"the template {template!r} has no {{song}}, so {len(songs)} songs would meet; add it")
-    taken: set[str] = set()
-    numbers: dict[str, int] = {}  # the last one of each name: the lower ones are taken
-    result = []
-    for path in songs:
-        number = numbers.get(path.stem, 0) + 1
-        while True:
-            suffix = "" if number == 1 else f" ({number})"
-            filled = {s: _fill(template, safe_name(path.stem), suffix, s, model, ext) for s in stems}
-            keys = {unicodedata.normalize("NFC", name).casefold() for name in filled.values()}
-            if len(keys) < len(stems):
-                raise UsageError(f"the template {template!r} gives two stems one file; use {TEMPLATE!r}")
-            if not keys & taken:
-                break
-            number += 1
-        taken |= keys
-        numbers[path.stem] = number
-        result.append({stem: folder / name for stem, name in filled.items()})
+    result = [{stem: folder / name for stem, name in names.of(path).items()} for path in songs]
     own = {_identity(song) for song in songs} - {None}
     for target in (target for targets in result for target in targets.values()):
         if own and _identity(target) in own:
             raise UsageError(f"{target} is one of the songs and would be overwritten; name another folder with -o")
     return result
+
+
+class Names:
+    """Gives one song after the other the relative path of each stem; see ``output_paths``. A name is remembered by 8
+    bytes. ``taken``: names that others of the same run gave. Raises UsageError.
+    """
+
+    def __init__(
+        self, template: str, stems: Sequence[str], *, model: str, ext: str, taken: set[bytes] | None = None
+    ) -> None:
+        self.fields = _check_template(template)
+        if len(stems) > 1 and "stem" not in self.fields:
+            raise UsageError(
+                f"the template {template!r} has no {{stem}}, so {len(stems)} stems would be one file; add it"
+            )
+        self._template, self._stems, self._model, self._ext = template, tuple(stems), model, ext
+        self._taken = set() if taken is None else taken
+        self._numbers: dict[str, int] = {}  # the last one of each name that came twice: the lower ones are taken
+
+    def of(self, song: Path) -> dict[str, str]:
+        """The next song's."""
+        number = self._numbers.get(song.stem, 0) + 1
+        while True:
+            suffix = "" if number == 1 else f" ({number})"
+            filled = {
+                s: _fill(self._template, safe_name(song.stem), suffix, s, self._model, self._ext) for s in self._stems
+            }
+            keys = {_key(name) for name in filled.values()}
+            if len(keys) < len(self._stems):
+                raise UsageError(f"the template {self._template!r} gives two stems one file; use {TEMPLATE!r}")
+            if not keys & self._taken:
+                break
+            number += 1
+        self._taken |= keys
+        if number > 1:
+            self._numbers[song.stem] = number
+        return filled
+
+
+def _key(name: str) -> bytes:
+    """Equal where a file system may not tell two names apart."""
+    folded = unicodedata.normalize("NFC", name).casefold()
+    return blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 WHAT, WHERE, HOW, FILTERS = "What to separate", "Where to", "How", "Filters of magnitude models"
-MACHINE, TOLD = "Machine", "What is told"
+MACHINE, MANY, TOLD = "Machine", "Lists and clusters", "What is told"
 
 
 class Provider(StrEnum):
@@ -119,7 +119,7 @@ AllowTruncated = Annotated[
 # Where to
 
 Output = Annotated[
-    Path,
+    str,
     typer.Option(
         "-o", "--output", metavar="FOLDER", help="For the stems; - writes one stem to stdout.", rich_help_panel=WHERE
     ),
@@ -270,6 +270,32 @@ Jobs = Annotated[
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", metavar="S", help="Give a song up after so many seconds.", rich_help_panel=MACHINE),
+]
+
+Manifest = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        help="A list of songs: .csv, .jsonl, .parquet, .txt; - for standard input.",
+        rich_help_panel=MANY,
+    ),
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts of the list.", rich_help_panel=MANY),
+]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ray[://HOST:PORT]", help="Run on a Ray cluster.", rich_help_panel=MANY),
+]
+Tries = Annotated[
+    int,
+    typer.Option("--tries", metavar="N", min=1, max=100, help="For a song on a cluster.", rich_help_panel=MANY),
+]
+ReportTo = Annotated[
+    Path | None,
+    typer.Option("--report-to", metavar="FILE", help="A row a song: .jsonl or .parquet.", rich_help_panel=MANY),
 ]
 
 # Of the other commands

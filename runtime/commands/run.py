@@ -5,14 +5,14 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from ortsep import __version__
 from ortsep.audio.spool import spool
 from ortsep.base.errors import OrtsepError, UsageError
-from ortsep.base.paths import exists
+from ortsep.base.paths import exists, is_url
 from ortsep.base.whole import scratch
 from ortsep.batch import Event, Job, Task, in_processes, in_this_process, load
 from ortsep.chain import Chain
@@ -22,6 +22,7 @@ from ortsep.commands.ending import interrupted
 from ortsep.commands.folders import gather
 from ortsep.commands.make import export_first
 from ortsep.commands.progress import Events, Sentences, Teller
+from ortsep.commands.settings import Far, RunSettings
 from ortsep.commands.terminal import screen
 from ortsep.options import Options
 from ortsep.report.pictures import require_matplotlib
@@ -31,49 +32,16 @@ from ortsep.songs import Files, SongReport, places
 
 PIPE = "-"
 """Standard input as a song, standard output as ``Files.output``."""
-_LONGEST = 30 * 86400.0
-"""Seconds that can be given to a song."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How a run goes and what it tells, as typed."""
-
-    model: str | None = None
-    then: str | None = None
-    """A second model behind the first: MODEL or MODEL@STEM."""
-    recursive: bool = False
-    jobs: int = 1
-    raw: str | None = None
-    """What headerless samples on standard input are: FORMAT:RATE:CHANNELS."""
-    timeout: float | None = None
-    """Seconds for a song."""
-    progress: Literal["bar", "json"] = "bar"
-    report: bool = False
-    """A page with pictures beside the stems of each song."""
-    as_json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    debug: bool = False
-    dry: bool = False
-    """Say what would be done, and do nothing."""
-
-    def __post_init__(self) -> None:
-        if self.timeout is not None and not 0 < self.timeout <= _LONGEST:  # NaN too
-            raise UsageError(f"--timeout {self.timeout:g} is no time for a song; give seconds up to {_LONGEST:.0f}")
-        if self.quiet and self.verbose:
-            raise UsageError("--quiet and --verbose exclude each other; leave one of them out")
-
-    @property
-    def draws(self) -> bool:
-        """Whether sentences are for a person to read."""
-        return self.progress != "json" and not self.quiet
 
 
 def run_songs(
     words: Sequence[str], options: Options, files: Files, loading: dict[str, Any], settings: RunSettings
 ) -> int:
     """Separate every song. Returns the exit status: that of the first song that failed, else 0."""
+    if settings.far != Far() or any(is_url(word) for word in (*words, str(files.output))):
+        from ortsep.commands.fleet import run_list
+
+        return run_list(words, options, files, loading, settings)
     typed = tell_apart(words, settings.model, settings.then)
     sink = _sink(files, typed.songs, settings)
     if settings.report:

@@ -12,7 +12,7 @@ from ortsep.base.errors import MissingDependency, OutputError
 from ortsep.server.settings import Settings
 
 
-def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> int:
+def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> None:
     """Serve until Ctrl-C or SIGTERM; running jobs then wait for the next start.
 
     Raises MissingDependency and OutputError.
@@ -48,7 +48,6 @@ def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> int:
         uvicorn.Server(config).run(sockets=[listening])
     if not quiet and not as_json:
         print("ortsep: the server has ended; songs that wait go on when it starts again", file=sys.stderr)
-    return 0
 
 
 def _models(app: Any) -> list[str]:

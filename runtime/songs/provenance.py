@@ -27,10 +27,13 @@ FORMAT = 2
 _COMPARED = ("format", "versions", "models", "options", "files", "input")
 
 
-def provenance(separator: Separator | Chain, options: Options, files: Mapping[str, Any], song: Path) -> dict[str, Any]:
+def provenance(
+    separator: Separator | Chain, options: Options, files: Mapping[str, Any], song: Path | Mapping[str, Any]
+) -> dict[str, Any]:
     """What decides how the stems of ``song`` sound: its bytes, graphs by hash, names of stems, options, versions.
 
-    ``files`` are the options of reading and writing. Raises OSError.
+    ``files`` are the options of reading and writing; ``song`` the file, or what else tells its content from another's.
+    Raises OSError.
     """
     return {
         "format": FORMAT,
@@ -39,7 +42,7 @@ def provenance(separator: Separator | Chain, options: Options, files: Mapping[st
         "providers": sorted(separator.expected_providers()),
         "options": json.loads(json.dumps(asdict(options))),
         "files": dict(files),
-        "input": content_hash(song),
+        "input": content_hash(song) if isinstance(song, Path) else dict(song),
     }
 
 

@@ -1,5 +1,6 @@
 """What is asked of one song, and what was done with it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,9 @@ class SongReport:
             **({} if self.page is None else {"report": self.page}),
             "warnings": list(self.warnings),
         }
+
+
+def skipped(model: str, song: str, targets: Mapping[str, str]) -> SongReport:
+    """The record of a song whose stems ``targets`` were there and right."""
+    outputs = tuple(Stem(name, target, 0, 0, 0, 0.0, 0.0) for name, target in targets.items())
+    return SongReport(song, model, "", 0.0, 0.0, 1.0, outputs, skipped=True)

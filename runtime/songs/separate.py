@@ -23,7 +23,7 @@ from ortsep.separator import Separator
 from ortsep.songs.mixture import DecodedOnce, counted
 from ortsep.songs.null import null_depth
 from ortsep.songs.provenance import provenance, still_right, write_sidecar
-from ortsep.songs.record import LOSSLESS, Files, SongReport, Stem
+from ortsep.songs.record import LOSSLESS, Files, SongReport, Stem, skipped
 from ortsep.stems.files import StemWriter, Written
 from ortsep.stems.paths import output_paths
 from ortsep.stems.pipe import MemoryWriter, PipeWriter
@@ -176,8 +176,7 @@ def _recorded(report: SongReport, targets: Mapping[str, Path], made: Mapping[str
 def _skipped(separator: Separator | Chain, path: str | Path, targets: Mapping[str, Path]) -> SongReport:
     for folder in {target.parent for target in targets.values()}:
         sweep(folder)  # what a run left that was killed while it made them again
-    outputs = tuple(Stem(name, str(target), 0, 0, 0, 0.0, 0.0) for name, target in targets.items())
-    return SongReport(str(path), separator.spec.name, "", 0.0, 0.0, 1.0, outputs, skipped=True)
+    return skipped(separator.spec.name, str(path), {name: str(target) for name, target in targets.items()})
 
 
 @contextmanager

@@ -65,7 +65,6 @@ ROOMS = {room: set(allowed.split()) for room, allowed in _TABLE.items()}
 LAZILY = {
     *{("ortsep.commands.make", f"export.{room}") for room in ("exporter", "optimize", "rewrite", "validate")},
     *{("ortsep", room) for room in ("base", "models", "options", "separator", "chain", "songs")},
-    ("ortsep.cli", "server"),
 }
 """Who may import upwards inside functions, or for types alone: commands the exporters, the top its public names."""
 OUTSIDE = {
@@ -74,7 +73,7 @@ OUTSIDE = {
     "server": {"fastapi", "starlette", "uvicorn", "pydantic", "python_multipart", "numpy", "soundfile"}
     | {"prometheus_client"},
     "client": {"httpx"},
-    "fleet": {"ray", "fsspec", "numpy"},
+    "fleet": {"ray", "fsspec", "pyarrow", "numpy"},
     "report": {"matplotlib", "jinja2", "numpy", "soundfile"},
     "measure": {"matplotlib", "numpy", "onnxruntime", "soundfile"},
     "models": set(),
