@@ -4,10 +4,10 @@
 PYTHON ?= python3
 FULL := .venv
 LEAN := .venv-lean
-LEAN_TESTS := $(addprefix tests/,base models stems audio graphs engine runtime report measure commands)
+LEAN_TESTS := $(filter-out $(addprefix tests/,data/ export/ parity/ training/ server/ fleet/),$(wildcard tests/*/))
 FULL_TESTS := $(addprefix tests/,export parity training server fleet report/test_report.py base/test_interrupt.py measure/test_operations.py)
 TORCH ?= torch==2.13.0
-SOURCES = $(sort $(shell find base models stems runtime export -name '*.py' -o -name '*.toml' -o -name '*.html' -o -path '*/bundled/*' -type f))
+SOURCES = $(sort $(shell find base models stems runtime export -type f -not -name '*.pyc'))
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
