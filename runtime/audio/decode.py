@@ -11,6 +11,7 @@ from ortsep.audio.container import examine
 from ortsep.audio.foreign import format_of
 from ortsep.audio.stream import F32, Stream
 from ortsep.base.errors import AudioError, TimedOut
+from ortsep.base.threads import closed
 
 _INSTALL = (
     "install ffmpeg (apt-get install ffmpeg, brew install ffmpeg, winget install ffmpeg), which ortsep then uses by "
@@ -64,7 +65,8 @@ def read(
         blocks = sndfile.read(stream, start, size, stop)
     else:
         blocks = ffmpeg.read(stream, start, size, stop, deadline, complain)
-    for block in blocks:
-        if deadline is not None and time.monotonic() > deadline:
-            raise TimedOut(f"reading {stream.path} took longer than it was given; allow more time")
-        yield block
+    with closed(blocks) as given:
+        for block in given:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimedOut(f"reading {stream.path} took longer than it was given; allow more time")
+            yield block

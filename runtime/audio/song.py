@@ -19,6 +19,7 @@ from ortsep.audio.decode import probe, read
 from ortsep.audio.layouts import downmix as shares
 from ortsep.audio.stream import Stream
 from ortsep.base.errors import AudioError, FileMissing, OrtsepError, UsageError
+from ortsep.base.threads import closed
 
 F32 = npt.NDArray[np.float32]
 
@@ -104,9 +105,10 @@ def scan(song: Song) -> Scan:
     """Decode the whole song once and hold nothing. Raises AudioError for whatever ``Song.blocks`` would raise."""
     samples, peak = 0, np.zeros(song.channels, np.float32)
     complaints: list[str] = []
-    for block in song.blocks(complain=complaints.append):
-        samples += block.shape[1]
-        peak = np.maximum(peak, np.maximum(block.max(axis=1), -block.min(axis=1)))
+    with closed(song.blocks(complain=complaints.append)) as blocks:
+        for block in blocks:
+            samples += block.shape[1]
+            peak = np.maximum(peak, np.maximum(block.max(axis=1), -block.min(axis=1)))
     return Scan(samples, tuple(float(p) for p in peak), tuple(complaints))
 
 

@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from fakes import WAVES, faked, scaled, song
 from places import GRAPHS
 
 from ortsep.audio.sources import ArraySource
 from ortsep.base.cancel import Cancel, Cancels
-from ortsep.base.errors import AudioError, Cancelled
+from ortsep.base.errors import AudioError, Cancelled, TimedOut
 from ortsep.chain import Chain
 from ortsep.graphs.session import Observer
 from ortsep.options import Options
 from ortsep.separator import Separator
+from ortsep.songs.record import Files
+from ortsep.songs.separate import separate_file
 
 
 def threads() -> list[threading.Thread]:
@@ -189,6 +192,24 @@ def test_whoever_fails_leaves_nothing(what: str) -> None:
     assert open_files() == before
 
 
+@pytest.mark.parametrize("timeout", [0.001, 0.01, 0.05, 0.2])
+def test_songs_that_took_too_long_keep_no_file(timeout: float, tmp_path: Path) -> None:
+    """Wherever the time ended: while it was counted, read, separated or written."""
+    soundfile.write(tmp_path / "song.wav", song(8000 * 60).T, 8000)
+    separator, kept = Separator(GRAPHS / "hybrid"), []
+    separator.separate(song(5000), 8000)
+    before = open_files()
+    for number in range(4):
+        try:
+            separate_file(separator, tmp_path / "song.wav", Files(tmp_path / str(number)), timeout=timeout)
+        except TimedOut as error:
+            kept.append(error)
+    assert kept or timeout > 0.01
+    assert settled(lambda: not threads())
+    opened = [p.resolve() for p in Path("/proc/self/fd").iterdir() if p.exists()]
+    assert not [p for p in opened if tmp_path in p.parents] and open_files() <= before + 1
+
+
 class Stalling:
     """A song whose reading hangs after its first second, until ``go_on``."""
 
@@ -297,3 +318,14 @@ def test_a_chain_is_cancelled_as_one(tmp_path: Path) -> None:
     assert whole(other).shape[-1] > 190_000, "the first model's other song goes on"
     gc.collect()
     assert settled(lambda: not threads())
+
+
+def test_every_graphs_provider_and_reason_is_told() -> None:
+    """Where the second graph of a bag falls back, the first one's provider is not the model's."""
+    separator = Separator(GRAPHS / "single")
+    separator.separate(song(4000))
+    first, second = separator._graphs.loaded
+    assert (separator.provider, separator.provider_reason) == ("cpu", "")
+    first.provider, second.reason = "cuda", "provider cuda was not taken: it can't load vocals.onnx"
+    assert separator.provider == "cuda+cpu"
+    assert separator.provider_reason == second.reason
