@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ortsep.engine.by_frame import regroup, separate_frames
+from ortsep.engine.by_frame import _crossfaded, regroup, separate_frames
 from ortsep.engine.domains import Magnitude
 from ortsep.engine.plan import FrameRun
 from ortsep.engine.stft import frame_count
@@ -87,3 +87,19 @@ def test_a_group_is_gone_before_the_next_is_estimated(filtering: Filter) -> None
     separated(network, 64 * 500, Blocks(32, overlap=8, padded=False), filtering)
     assert len(network.alive) > 15
     assert set(network.alive) == {0}
+
+
+@pytest.mark.parametrize("overlap", [1, 4, 7])
+def test_neighbours_are_crossfaded_in_equal_steps_that_touch_neither_end(overlap: int) -> None:
+    """Shares of the later block: 1/(n+1), 2/(n+1), ... n/(n+1)."""
+    groups = list(regroup([np.zeros((1, 3, 40), np.complex64)], 16, overlap))
+    values = iter(range(len(groups)))
+    made = _crossfaded(groups, lambda group: np.full((1, *group.shape), next(values), np.float32), overlap, 5)
+    estimate = np.concatenate([e for _, e in made], axis=-1)[0, 0, 0]
+    expected = np.zeros(40)
+    for k in range(1, len(groups)):
+        start = k * (16 - overlap)
+        share = np.arange(1, overlap + 1) / (overlap + 1)
+        expected[start : start + overlap] = (k - 1) * (1 - share) + k * share
+        expected[start + overlap :] = k
+    np.testing.assert_allclose(estimate, expected, atol=1e-6)

@@ -311,3 +311,12 @@ def test_a_model_of_one_channel_hears_each() -> None:
     progress: list[tuple[int, int]] = []
     separator.separate(x, progress=lambda *told: progress.append(told))
     assert progress[-1] == (5000, 5000) and progress == sorted(progress)
+
+
+def test_the_alpha_wiener_filter_has_an_alpha_of_one_unless_told() -> None:
+    separator, x = Separator(GRAPHS / "masks"), song(9000)
+    plain, told = separator.separate(x, wiener=True), separator.separate(x, wiener=True, alpha=1.0)
+    other = separator.separate(x, wiener=True, alpha=2.0)
+    for stem in separator.stems:
+        np.testing.assert_array_equal(plain[stem], told[stem])
+        assert np.abs(plain[stem] - other[stem]).max() > 1e-3

@@ -11,7 +11,7 @@ from fakes import WAVES, changed, faked, scaled, song
 from places import GRAPHS
 
 from ortsep.audio.resample import resample
-from ortsep.audio.sources import ArraySource, At, Channel, Kept, Source, as_source, fit_channels
+from ortsep.audio.sources import ArraySource, At, Channel, Kept, Source, as_mixture, as_source, fit_channels
 from ortsep.base.errors import AudioError, FileMissing, UsageError
 from ortsep.options import Options
 from ortsep.separator import Separator
@@ -138,3 +138,10 @@ def test_a_mono_model_measures_and_hears_each_channel_of_a_fed_stem() -> None:
     np.testing.assert_allclose(stems[0], 0.25 * x, atol=1e-6)
     np.testing.assert_allclose(stems[1], (0.5 * x) ** 2, atol=1e-6)
     np.testing.assert_allclose(stems[2], 0.5 * x, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "middle"), [(np.uint8, 128), (np.uint16, 32768), (np.uint32, 1 << 31), (np.int8, 0)])
+def test_unsigned_samples_lie_about_their_middle(kind: Any, middle: int) -> None:
+    half = np.iinfo(kind).max // 2 + 1 if middle else 128
+    given = np.array([[middle, middle - half, middle + half // 2]]).astype(kind)
+    np.testing.assert_array_equal(as_mixture(given, as_it_lies=True)[0], [[0.0, -1.0, 0.5]])
