@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ortsep.base.errors import UsageError
 from ortsep.models.spec import MAX_SAMPLES, Blocks, Chunks, Filter, Fixed, ModelSpec
 
-CHUNKED = ("overlap", "shifts", "seed", "tta", "denoise")
+CHUNKED = ("overlap", "shifts", "seed", "tta", "denoise", "compensate")
 """The options of models that separate chunks in time."""
 FILTERED = ("niter", "softmask", "alpha", "wiener_window", "exponent", "mask_extension", "wiener", "rest")
 """The options of magnitude models, whose stems a filter makes."""
@@ -24,7 +24,8 @@ class Options:
 
     Models of chunks (``CHUNKED``): ``overlap`` (fraction of a chunk), ``shifts`` and ``seed`` (Demucs's shift trick),
     ``tta`` (the mean of the song, its channels swapped and its polarity inverted, as MSST), ``denoise``
-    (0.5 f(x) - 0.5 f(-x), as UVR).
+    (0.5 f(x) - 0.5 f(-x), as UVR), ``compensate`` (where the gain of UVR's MDX-Nets goes: ``stem``, as UVR, or
+    ``residual``, as python-audio-separator: the stem stays as the network gives it).
     Magnitude models (``FILTERED``): ``niter``, ``softmask``, ``alpha``, ``wiener_window`` (frames), ``exponent``,
     ``mask_extension``, ``wiener`` (the family's multichannel or alpha-Wiener filter, where it is off by default),
     ``rest`` (the Wiener filter counts with one source more, for what is none of the stems asked for; Open-Unmix's does
@@ -47,6 +48,7 @@ class Options:
     seed: int = 0
     tta: bool = False
     denoise: bool = False
+    compensate: Literal["stem", "residual"] = "stem"
     niter: int | None = None
     softmask: bool | None = None
     alpha: float | None = None
@@ -70,6 +72,8 @@ class Options:
                 raise UsageError(f"{name} {getattr(self, name)!r} is neither true nor false; change that option")
         if self.mask_extension not in (None, "zeros", "average"):
             raise UsageError(f"mask_extension {self.mask_extension!r} is not zeros or average; change that option")
+        if self.compensate not in ("stem", "residual"):
+            raise UsageError(f"compensate {self.compensate!r} is not stem or residual; change that option")
         if not isinstance(self.two_stems, str | None):
             raise UsageError(f"two_stems {self.two_stems!r} is not the name of a stem; change that option")
         excluded = [
@@ -135,6 +139,10 @@ def refuse_options(spec: ModelSpec, options: Options) -> None:
         raise UsageError("seed is of the shifts and there are none; leave it out or add shifts")
     if options.shifts and not magnitude and spec.chunks is not None and not spec.chunks.max_shift:
         raise UsageError(f"{spec.name} was not made for shifts, which are an option of Demucs models; leave them out")
+    if changed("compensate") and (not spec.derived or len(set(spec.gains)) != 1):
+        raise UsageError(
+            f"compensate is of models of a stem with a gain and of a rest, unlike {spec.name}; leave it out"
+        )
     if options.downmix and spec.channels != 1:
         raise UsageError(f"downmix is for models of one channel and {spec.name} hears {spec.channels}; leave it out")
     if options.tta and spec.channels != 2:
@@ -149,6 +157,7 @@ def usable(models: Iterable[Any], options: Options) -> Options:
         names = set(FILTERED if magnitude else CHUNKED)
         if not magnitude and not spec.chunks.max_shift:
             names -= {"shifts", "seed"}
+        names -= {"compensate"} if not spec.derived or len(set(spec.gains)) != 1 else set()
         names |= {"downmix"} if spec.channels == 1 else set()
         names -= {"tta"} if spec.channels != 2 else set()
         free = not spec.blocks.padded if magnitude else not isinstance(spec.chunks.takes, Fixed)

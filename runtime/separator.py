@@ -226,7 +226,7 @@ class Separator:
         channels = self.channels(source.channels, options)
         samples = resampled_length(source.samples, source.sample_rate, rate)
         try:
-            raw = self._finished(self._separated(source, rows, options, progress, cancel), rows)
+            raw = self._finished(self._separated(source, rows, options, progress, cancel), rows, options)
             stems = rerated(narrowed(raw, channels), len(rows), channels, self.spec.sample_rate, rate, samples)
             remainder = options.residual or options.two_stems is not None
             if remainder or outputs != list(range(len(rows))):
@@ -247,7 +247,8 @@ class Separator:
 
         def output(name: str) -> int | Rest:
             if name in derived:
-                return Rest(tuple(needed.index(m) for m in derived[name].minus), derived[name].gain)
+                gain = self.spec.gains[0] if options.compensate == "residual" else 1.0
+                return Rest(tuple(needed.index(m) for m in derived[name].minus), derived[name].gain * gain)
             return needed.index(name)
 
         return [graphs.index(name) for name in needed], [output(name) for name in wanted]
@@ -291,9 +292,10 @@ class Separator:
         cancel.check()
         yield from separate_chunks(network, run, mixture.blocks(), level, progress, standard=standard, cancel=cancel)
 
-    def _finished(self, blocks: Iterator[F32], rows: Sequence[int]) -> Iterator[F32]:
+    def _finished(self, blocks: Iterator[F32], rows: Sequence[int], options: Options) -> Iterator[F32]:
         """Stem blocks times the spec's gains. Raises ModelError where the graphs gave what is no number."""
-        gains = np.array([self.spec.gains[row] for row in rows if self.spec.gains], np.float32)
+        given_gains = self.spec.gains if options.compensate == "stem" else ()
+        gains = np.array([given_gains[row] for row in rows if given_gains], np.float32)
         at = 0
         with closed(blocks) as given:
             for block in given:

@@ -45,6 +45,11 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class Gain(StrEnum):
+    stem = "stem"
+    residual = "residual"
+
+
 class ExportContract(StrEnum):
     waveform = "waveform"
 
@@ -186,6 +191,12 @@ Tta = Annotated[
 ]
 Denoise = Annotated[
     bool, typer.Option("--denoise", help="0.5 f(x) - 0.5 f(-x) for each chunk x (UVR).", rich_help_panel=HOW)
+]
+Compensate = Annotated[
+    Gain,
+    typer.Option(
+        "--compensate", help="What an MDX-Net's gain is for; residual as audio-separator.", rich_help_panel=HOW
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.", rich_help_panel=HOW)]
 Chunk = Annotated[

@@ -166,3 +166,69 @@ def test_a_missing_part_of_the_weights(tmp_path: Path) -> None:
     (tmp_path / "dft.bin").unlink()
     with pytest.raises(FileMissing, match=r"keeps weights in dft\.bin, which is not beside it"):
         Separator(path)
+
+
+MDX = {"n_fft": 6144, "dim_f": 2048, "dim_t": 256}
+
+
+def mdx_host(mix: F64, seed: int = 1, **options: Any) -> F64:
+    """UVR's stem before its compensation, [2, N]."""
+    return hosts.uvr_mdx(mix, lambda x: network(x, weights(4, 4, seed)), *MDX.values(), **options)
+
+
+@pytest.mark.parametrize("samples", [500_001, 261_120, 90_000, 254_976 + 3])
+def test_mdx_net_as_uvr_runs_it(tmp_path: Path, snr: Snr, samples: int) -> None:
+    path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")  # compensate 1.035, vocals
+    mix = song(samples)
+    result = separated(path, mix)
+    stem = mdx_host(mix) * 1.035
+    assert list(result) == ["vocals", "instrumental"]
+    assert snr(stem, result["vocals"]) >= GATE and snr(mix - stem, result["instrumental"]) >= GATE
+
+
+def test_mdx_net_on_real_audio_in_parts_and_denoised(tmp_path: Path, snr: Snr, shared_audio: Path) -> None:
+    path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")
+    mix = real(shared_audio, 400_001)
+    stem = mdx_host(mix) * 1.035
+    result = separated(path, mix)
+    assert snr(stem, result["vocals"]) >= GATE and snr(mix - stem, result["instrumental"]) >= GATE
+    assert snr(mix - stem, separated(path, mix, stems=("instrumental",))["instrumental"]) >= GATE
+    two = separated(path, mix, two_stems="instrumental")
+    assert snr(mix - stem, two["instrumental"]) >= GATE and snr(stem, two["no_instrumental"]) >= GATE
+    quiet = mdx_host(mix, denoise=True) * 1.035
+    assert snr(quiet, separated(path, mix, denoise=True)["vocals"]) >= GATE
+    half = mdx_host(mix, overlap=0.5) * 1.035
+    assert snr(half, separated(path, mix, overlap=0.5)["vocals"]) >= GATE
+
+
+def test_mdx_net_with_the_gain_on_the_rest_alone(tmp_path: Path, snr: Snr) -> None:
+    """python-audio-separator's way: the stem is raw, and the rest is the mixture less the stem times compensate."""
+    path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")
+    mix = song(300_001)
+    stem = mdx_host(mix)
+    result = separated(path, mix, compensate="residual")
+    assert snr(stem, result["vocals"]) >= GATE and snr(mix - 1.035 * stem, result["instrumental"]) >= GATE
+
+
+def test_mdx_net_of_silence_and_mono(tmp_path: Path, snr: Snr) -> None:
+    path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")
+    assert all(not wave.any() for wave in separated(path, np.zeros((2, 30_000))).values())
+    mono = song(100_001)[:1]
+    stem = (mdx_host(np.repeat(mono, 2, 0)) * 1.035).mean(0, keepdims=True)
+    assert snr(stem[0], separated(path, mono[0])["vocals"]) >= GATE
+
+
+@pytest.mark.parametrize("samples", [900_001, 300_000, 100_001])
+def test_port_bs_roformer(tmp_path: Path, snr: Snr, samples: int) -> None:
+    path = files.roformer(tmp_path / "bs.onnx", 2)
+    (tmp_path / "stems.txt").write_text("vocals\nother\n")
+    w = weights(8, 4, 7) * 0.3
+    mix = song(samples)
+
+    def masks(x: F64) -> F64:
+        return np.tanh(network(x, w)).reshape(1, 2, 4, *x.shape[2:])
+
+    expected = hosts.msst_demix(mix, lambda part: hosts.roformer_chunk(part, masks), 352_800, 2, 2)
+    result = separated(path, mix)
+    assert list(result) == ["vocals", "other"]
+    assert snr(expected, np.stack(list(result.values()))) >= GATE
