@@ -28,6 +28,10 @@ _FORMATS = {
     "mp3": ("MPEG_LAYER_III", ()),
 }
 """Default encoding, and the encodings to choose from."""
+CLIPS = ("rescale", "clamp", "none")
+"""What is done with samples beyond full scale: one gain for all stems where the format needs it, each cut, nothing."""
+_BITRATES = {32000: (32, 320), 16000: (8, 160), 8000: (8, 64)}
+"""kbit/s that MP3 can have from these sample rates on: the layer's versions 1, 2 and 2.5."""
 _MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _BITS = {"FLOAT": 32, "PCM_24": 24, "PCM_16": 16}
 _WAV_LIMIT = (1 << 32) - 4096
@@ -41,6 +45,10 @@ class Encoding:
 
     format: str
     subtype: str
+    level: float | None = None
+    """libsndfile's compression level, 0 (most bits) to 1; None for its default."""
+    constant: bool = False
+    """Whether every second gets the same number of bits."""
 
     @property
     def exact(self) -> bool:
@@ -49,11 +57,19 @@ class Encoding:
 
 
 def encoding(
-    format: str, subtype: str | None = None, *, sample_rate: int = 44100, channels: int = 2, samples: int = 0
+    format: str,
+    subtype: str | None = None,
+    *,
+    sample_rate: int = 44100,
+    channels: int = 2,
+    samples: int = 0,
+    bitrate: int | None = None,
+    quality: float | None = None,
 ) -> Encoding:
     """How to write stems as ``format`` (wav, flac, ogg, mp3) and ``subtype`` (float, 24, 16, or None for the default).
 
-    Defaults: float WAV, 24-bit FLAC, libsndfile's quality of Vorbis and MP3. A WAV beyond 4 GiB becomes RF64.
+    ``bitrate``: kbit/s of an MP3, constant. ``quality``: 0 to 10 of an MP3 or Vorbis of variable bitrate. Defaults:
+    float WAV, 24-bit FLAC, libsndfile's quality of Vorbis and MP3. A WAV beyond 4 GiB becomes RF64.
     Raises UsageError for what the format can't hold.
     """
     if format not in _FORMATS:
@@ -73,7 +89,37 @@ def encoding(
         raise UsageError(f"{format} holds up to {most} channels and these are {channels}; use --format wav")
     if format == "wav" and samples * channels * _BITS[chosen] // 8 > _WAV_LIMIT:
         return Encoding("RF64", chosen)
-    return Encoding(format.upper(), chosen)
+    level = None if quality is None else _level(1.0 - quality / 10)
+    if bitrate is not None:
+        level = _bitrate_level(bitrate, sample_rate)
+    return Encoding(format.upper(), chosen, level, bitrate is not None)
+
+
+def _bitrate_level(bitrate: int, sample_rate: int) -> float:
+    """libsndfile's level for a constant bitrate: it falls linearly with the bitrate between what the rate allows."""
+    low, high = next(limits for rate, limits in _BITRATES.items() if sample_rate >= rate)
+    if not low <= bitrate <= high:
+        raise UsageError(f"MP3 at {sample_rate} Hz has {low} to {high} kbit/s; change --mp3-bitrate {bitrate}")
+    return _level((high - bitrate) / (high - low))
+
+
+def _level(level: float) -> float:
+    """What libsndfile takes: of its range from 0 to 1 it refuses the end."""
+    return min(max(level, 0.0), 0.9999)
+
+
+def check_encoding(format: str, bitrate: int | None, quality: float | None, clip: str) -> None:
+    """Raise UsageError for options that ``format`` has not, or that exclude each other."""
+    if clip not in CLIPS:
+        raise UsageError(f"--clip-mode {clip} is unknown; use {', '.join(CLIPS)}")
+    if bitrate is not None and quality is not None:
+        raise UsageError("--mp3-bitrate asks for a constant bitrate and --quality for a varying one; leave one out")
+    if bitrate is not None and format != "mp3":
+        raise UsageError(f"--mp3-bitrate is an option of MP3 and these are {format}; add --mp3 or leave it out")
+    if quality is not None and format not in ("mp3", "ogg"):
+        raise UsageError(f"--quality is an option of MP3 and Vorbis and {format} loses nothing; leave it out")
+    if quality is not None and not 0 <= quality <= 10:
+        raise UsageError(f"--quality {quality:g} is not from 0 (small) to 10 (good); change it")
 
 
 class RawFile:
@@ -148,6 +194,10 @@ def _interleaved(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return copy
 
 
+_MODES = {("MP3", True, False): "VARIABLE", ("MP3", True, True): "CONSTANT"}
+"""libsndfile's modes of bitrate, by format, whether a level is given, and whether it is constant."""
+
+
 class _Encoder:
     """A file of libsndfile's whose failures carry the system's own cause."""
 
@@ -156,7 +206,14 @@ class _Encoder:
         try:
             with self._sink.telling():
                 self._sound = soundfile.SoundFile(
-                    self._sink, "w", sample_rate, channels, format=encoding.format, subtype=encoding.subtype
+                    self._sink,
+                    "w",
+                    sample_rate,
+                    channels,
+                    format=encoding.format,
+                    subtype=encoding.subtype,
+                    compression_level=encoding.level,
+                    bitrate_mode=_MODES.get((encoding.format, encoding.level is not None, encoding.constant)),
                 )
         except BaseException:
             self._sink.close()

@@ -41,6 +41,8 @@ class Written:
     subtype: str
     audio: F32 | None = None
     """The samples [C, N], of a stem that went to no file."""
+    cut: int = 0
+    """Samples beyond full scale that the clip mode did not save."""
 
 
 class Tally:
@@ -49,6 +51,7 @@ class Tally:
     def __init__(self, stem: str, sample_rate: int, channels: int) -> None:
         self.stem, self.sample_rate, self.channels = stem, sample_rate, channels
         self.samples, self.peak, self._energy = 0, 0.0, 0.0
+        self.cut = 0
 
     def add(self, block: F32) -> None:
         """Count a block [C, n]. Raises OutputError for samples that are not finite."""
@@ -69,7 +72,7 @@ class Tally:
         """The record of the finished stem."""
         rms = float(np.sqrt(self._energy / max(1, self.samples * self.channels)))
         of = (self.sample_rate, self.channels, self.samples, self.peak * gain, rms * gain, gain)
-        return Written(self.stem, path, *of, format, subtype, audio)
+        return Written(self.stem, path, *of, format, subtype, audio, self.cut)
 
 
 class StemWriter:
@@ -92,13 +95,20 @@ class StemWriter:
         samples: int,
         format: str = "wav",
         subtype: str | None = None,
+        bitrate: int | None = None,
+        quality: float | None = None,
+        clip: str = "rescale",
     ) -> None:
-        """Make the folders and temporary files for stems of ``samples`` samples.
+        """Make the folders and temporary files for stems of ``samples`` samples, encoded as ``encoding`` says.
+
+        ``clip``: one of ``encoders.CLIPS``.
 
         Raises UsageError for what the format can't hold, OutputError where a file can't be made, or is being written by
         another run.
         """
-        self.encoding = encoding(format, subtype, sample_rate=sample_rate, channels=channels, samples=samples)
+        shape: dict[str, int] = {"sample_rate": sample_rate, "channels": channels, "samples": samples}
+        self.encoding = encoding(format, subtype, **shape, bitrate=bitrate, quality=quality)
+        self._clip = clip
         self.written: dict[str, Written] = {}
         self._paths, self._rate, self._channels, self._samples = dict(paths), sample_rate, channels, samples
         self._tally = {stem: Tally(stem, sample_rate, channels) for stem in paths}
@@ -123,9 +133,14 @@ class StemWriter:
     def write(self, blocks: Mapping[str, F32]) -> None:
         """Append one block [C, n] to every stem. Raises OutputError where the disk or the samples are not usable."""
         for stem, path in self._paths.items():
-            self._tally[stem].add(blocks[stem])
+            block = blocks[stem]
+            if self._clip == "clamp" or (self._clip == "none" and not self.encoding.exact):
+                self._tally[stem].cut += int(np.count_nonzero(np.abs(block) > 1))
+            if self._clip == "clamp":
+                block = np.clip(block, -1, 1)
+            self._tally[stem].add(block)
             with _saying(path):
-                self._open[stem].write(blocks[stem].T)
+                self._open[stem].write(block.T)
 
     def close(self) -> dict[str, Written]:
         """Complete all files and give them their names. Raises OutputError; then all is as it was before."""
@@ -140,7 +155,8 @@ class StemWriter:
                 with _saying(self._paths[stem]):
                     file.close()
             highest = max((tally.peak for tally in self._tally.values()), default=0.0)
-            gain = 1.0 if self.encoding.exact or highest <= 1.0 else 1.0 / highest
+            fits = self.encoding.exact or self._clip != "rescale" or highest <= 1.0
+            gain = 1.0 if fits else 1.0 / highest
             for stem in self._raw:
                 self._encode(stem, gain)
             whole.replace_all([(self._partials[stem], path) for stem, path in self._paths.items()], _MEND)

@@ -25,6 +25,12 @@ class Extension(StrEnum):
     average = "average"
 
 
+class Clip(StrEnum):
+    rescale = "rescale"
+    clamp = "clamp"
+    none = "none"
+
+
 class Progress(StrEnum):
     bar = "bar"
     json = "json"
@@ -149,6 +155,23 @@ Float32 = Annotated[bool, typer.Option("--float32", help="The same as --subtype 
 Subtype = Annotated[
     str | None,
     typer.Option("--subtype", metavar="NAME", help="float (the default of wav), 24 or 16 bits.", rich_help_panel=WHERE),
+]
+Bitrate = Annotated[
+    int | None,
+    typer.Option("--mp3-bitrate", metavar="KBIT", help="Constant, as 320; varying by default.", rich_help_panel=WHERE),
+]
+Quality = Annotated[
+    float | None,
+    typer.Option("--quality", metavar="Q", help="Of mp3 and ogg: 0 (small) to 10 (good).", rich_help_panel=WHERE),
+]
+ClipMode = Annotated[
+    Clip,
+    typer.Option(
+        "--clip-mode",
+        metavar="HOW",
+        help="Beyond full scale: rescale (one gain for all stems where a format needs it), clamp or none.",
+        rich_help_panel=WHERE,
+    ),
 ]
 Rate = Annotated[
     int | None,

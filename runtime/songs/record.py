@@ -7,11 +7,15 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.errors import UsageError
+from ortsep.stems.encoders import check_encoding
 from ortsep.stems.files import Written
 
 LOSSLESS = ("wav", "flac")
 """Formats of which a sum of stems means something."""
 _READING = ("start", "duration", "downmix", "allow_truncated")
+
+
+_WRITING = ("format", "subtype", "rate", "bitrate", "quality", "clip")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,12 @@ class Files:
     format: str = "wav"
     subtype: str | None = None
     rate: int | None = None
+    bitrate: int | None = None
+    """kbit/s of MP3, constant."""
+    quality: float | None = None
+    """Of MP3 and Vorbis with a varying bitrate, 0 (small) to 10 (good)."""
+    clip: str = "rescale"
+    """What is done with samples beyond full scale: rescale, clamp or none."""
     start: float = 0.0
     duration: float | None = None
     downmix: bool = False
@@ -35,6 +45,9 @@ class Files:
     def __post_init__(self) -> None:
         if self.rate is not None and not 1000 <= self.rate <= 768_000:
             raise UsageError(f"a rate of {self.rate} Hz is not from 1000 to 768000; change --rate")
+        check_encoding(self.format, self.bitrate, self.quality, self.clip)
+        if self.inline_audio and self.clip != "rescale":
+            raise UsageError("--clip-mode is about files and --inline-audio writes none; leave one of them out")
 
     def reading(self) -> dict[str, Any]:
         """The options of ``ortsep.audio.song.open_song``: what is read of a song."""
@@ -42,7 +55,7 @@ class Files:
 
     def sound(self) -> dict[str, Any]:
         """The options that change what is in a file, not where it is."""
-        return {name: getattr(self, name) for name in ("format", "subtype", "rate", *_READING)}
+        return {name: getattr(self, name) for name in (*_WRITING, *_READING)}
 
 
 @dataclass(frozen=True)

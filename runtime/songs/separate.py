@@ -132,11 +132,14 @@ def _output(
     if files.inline_audio:
         return MemoryWriter(names, rate, channels, samples=samples)
     if sink is None:
-        return StemWriter(targets, rate, channels, samples=samples, format=files.format, subtype=files.subtype)
+        how = {name: getattr(files, name) for name in ("format", "subtype", "bitrate", "quality", "clip")}
+        return StemWriter(targets, rate, channels, samples=samples, **how)
     if len(names) != 1:
         raise UsageError(f"standard output takes one stem and these are {', '.join(names)}; choose one with --stems")
     if files.format != "wav" or files.subtype not in (None, "float"):
         raise UsageError("standard output is float WAV; leave --format and --subtype out, and convert it in the pipe")
+    if files.clip != "rescale":
+        raise UsageError("standard output is float WAV as it comes; leave --clip-mode out")
     return PipeWriter(sink, names[0], rate, channels, samples=samples)
 
 
@@ -149,6 +152,7 @@ def _report(
     elapsed: float,
 ) -> SongReport:
     gain = next(iter(written.values())).gain
+    cut = sum(stem.cut for stem in written.values())
     return SongReport(
         song=str(path),
         model=separator.spec.name,
@@ -157,7 +161,7 @@ def _report(
         processing_time=elapsed,
         gain=gain,
         outputs=tuple(Stem.of(written[name]) for name in separator.names(options)),
-        warnings=(*source.song.warnings, *_warnings(separator, source.song, gain)),
+        warnings=(*source.song.warnings, *_warnings(separator, source.song, gain, cut)),
         wiener_filter=bool(options.wiener),
     )
 
@@ -199,7 +203,7 @@ def _deadline(run: Cancel, timeout: float | None, began: float) -> Iterator[None
         timer.cancel()
 
 
-def _warnings(separator: Separator | Chain, song: Song, gain: float) -> list[str]:
+def _warnings(separator: Separator | Chain, song: Song, gain: float, cut: int) -> list[str]:
     spec, found = separator.spec, []
     if separator.provider_reason:
         found.append(separator.provider_reason)
@@ -207,6 +211,8 @@ def _warnings(separator: Separator | Chain, song: Song, gain: float) -> list[str
         found.append("the model has random weights: its stems are noise")
     if gain != 1.0:
         found.append(f"all stems were scaled by {gain:.4g} to fit the format; write float wav to keep the level")
+    if cut:
+        found.append(f"{cut} samples lie beyond full scale and were cut; --clip-mode rescale keeps their shape")
     if song.sample_rate != spec.sample_rate:
         found.append(f"resampled from {song.sample_rate} Hz to the model's {spec.sample_rate} Hz and back")
     found.extend(spec.notes)
