@@ -13,6 +13,7 @@ from ortsep.base import interrupt
 from ortsep.base.errors import UsageError
 from ortsep.commands import flags, habits, help
 from ortsep.commands.ending import run_to_end
+from ortsep.commands.serving import serve
 
 app = typer.Typer(
     name="ortsep",
@@ -330,6 +331,9 @@ def doctor(
         from ortsep.commands.doctor import doctor_command
 
     _leave(doctor_command(model, as_json=json_, runs=runs))
+
+
+app.command(cls=help.Command, short_help=help.SHORT["serve"], help=help.SERVE, epilog=help.SERVE_EXAMPLES)(serve)
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["completion"], help=help.COMPLETION, epilog=help.COMPLETIONS)

@@ -18,6 +18,7 @@ from ortsep.base.errors import FileMissing, UsageError
 from ortsep.commands import habits
 from ortsep.commands.arguments import tell_apart
 from ortsep.commands.folders import gather
+from ortsep.commands.help import SHORT
 from ortsep.models.catalogue import exported_home, model_homes, ready_folders
 from ortsep.stems.paths import output_paths
 
@@ -197,6 +198,12 @@ def test_an_account_without_a_home(place: Path, monkeypatch: pytest.MonkeyPatch)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("XDG", "HOME"))}
     done = subprocess.run([sys.executable, "-c", script], cwd=place, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_listed_with_a_sentence(place: Path) -> None:
+    listed = ortsep(cwd=place).stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert {line.split()[0] for line in listed} == set(SHORT)
+    assert all(line.endswith(SHORT[line.split()[0]]) and len(line) <= 80 for line in listed)
 
 
 def test_help_survives_without_docstrings(place: Path) -> None:
