@@ -200,6 +200,14 @@ class Graph:
         self._constants.update({tensor.name: tensor for tensor in made.graph.initializer})
         return {value.name: f"{prefix}/{value.name}" for value in model.graph.output}
 
+    def mask(self, logits: str) -> str:
+        """The sigmoid of a mask, whose small values count: 1 / (1 + exp(-x)).
+
+        ONNX Runtime's Sigmoid is wrong in its tail: by 5.6% at 1e-6, by 79% at 1e-8, and zero below. Powers and ratios
+        of masks, as Wiener filters take them, show it.
+        """
+        return self.op("Reciprocal", self.add(self.op("Exp", self.op("Neg", logits)), self.const(1.0)))
+
     # -- the whole ------------------------------------------------------------------------------------------------
 
     def model(self, doc: str = "") -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import soundfile
 import torch
-from larsnet_oracle import blocks, ideal_masks, sdr, separated
+from larsnet_oracle import analyse, blocks, ideal_masks, sdr, separated
 
 from ortsep.base.errors import AudioError
 from ortsep.export.families.larsnet.graph import UNet, build_graph
@@ -103,6 +103,43 @@ def test_ideal_masks_reach_their_sdr_through_the_pipeline(drums: Any, exponent: 
     assert reached.min() > 4.0, "the masks are no ideal ones"
     np.testing.assert_allclose(sdr(drums, got), reached, atol=1e-3)
     assert snr(expected, got) >= 120.0
+
+
+@pytest.fixture(scope="module")
+def quiet_masks(drums: Any) -> tuple[list[Any], list[Any]]:
+    """Two networks' masks of real drums, [2, F, T] each, mostly far below 1: in float64, and as graphs give them."""
+    mix = drums.sum(axis=0)[:, : 500 * 1024]
+    magnitude = np.zeros((1, 2, 2048, 512), np.float32)
+    spectrum = np.abs(analyse(mix))[:, :2048, :512]
+    magnitude[0, ..., : spectrum.shape[-1]] = spectrum
+    exact, got = [], []
+    for seed, lower in ((11, 12.0), (12, 6.0)):
+        net = network(2048, seed)
+        with torch.no_grad():
+            net.mask_layer[0].bias -= lower
+        exact.append(double(net, magnitude)[0])
+        got.append(masks_of(net, 512, magnitude)[0, 0])
+    assert np.quantile(exact[0], 0.1) < 1e-6
+    return exact, got
+
+
+def test_small_masks_are_right_for_their_size(quiet_masks: tuple[list[Any], list[Any]]) -> None:
+    """ONNX Runtime's Sigmoid is zero where a mask is 1e-8; powers and ratios of masks show it."""
+    for exact, got in zip(*quiet_masks, strict=True):
+        heard = exact > 1e-30
+        assert np.abs(got[heard] / exact[heard] - 1).max() < 1e-3
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_the_wiener_filter_over_a_graphs_masks(
+    drums: Any, quiet_masks: tuple[list[Any], list[Any]], alpha: float, channels: int, snr: Snr
+) -> None:
+    mix = drums.sum(axis=0)[:, : 500 * 1024]
+    mix = mix if channels == 2 else np.repeat(mix.mean(axis=0, keepdims=True), 2, axis=0)
+    frames = analyse(mix).shape[-1]
+    exact, got = (np.stack(masks)[..., :frames] for masks in quiet_masks)
+    assert snr(separated(mix, exact, alpha), separated(mix, got.astype(np.float64), alpha)) >= 110.0
 
 
 @pytest.mark.parametrize("samples", [2049, 4096, 65 * 1024, 64 * 1024 - 1, 200_001])

@@ -179,7 +179,7 @@ def _tail(g: Graph, skip: str, y: str, p: Mapping[str, F64], size: tuple[int, in
     x = g.reshape(g.transpose(x, 0, 2, 3, 1), 0, h // rows, w // columns, AUDIO * rows, columns)
     x = g.reshape(g.transpose(x, 0, 1, 3, 2, 4), 0, h // rows, AUDIO, rows * w)
     x = g.reshape(g.transpose(x, 0, 2, 1, 3), 0, 1, AUDIO, h, w)
-    return g.op("Sigmoid", x)
+    return g.mask(x)
 
 
 def phases_of(weight: F64, rows: Sequence[int], columns: Sequence[int]) -> tuple[F64, tuple[int, ...]]:

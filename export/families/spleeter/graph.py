@@ -152,7 +152,7 @@ def spleeter_graph(name: str, nets: Sequence[UNet], architecture: Architecture) 
     masks = []
     for k, net in enumerate(nets):
         logits = spleeter_unet(g.scope(f"stem{k}"), x, net, architecture)
-        masks.append(logits if architecture.softmax else g.op("Sigmoid", logits))
+        masks.append(logits if architecture.softmax else g.mask(logits))
     g.scope("")
     if architecture.softmax:
         # five times as fast as Softmax, which over an axis that is not the last one works on a transposed copy

@@ -95,7 +95,7 @@ def test_a_users_folder(folder):
 def test_official_files_are_fetched_only_for_wanted_stems(tmp_path, monkeypatch):
     card, fetched = find_card("umxse"), []
 
-    def fetch(source, progress):
+    def fetch(source, progress, offline):
         fetched.append(source.url)
         path = tmp_path / source.url.rsplit("/", 1)[-1]
         save(path, shape=Shape(513, 513, 1, 256))
