@@ -183,7 +183,7 @@ def write_export(
         figures: list[Figure] = list(spec.validation)
         timing: list[Timing] = []
         for member, (file, exact) in enumerate(original.graphs(portable)):
-            model = with_precision(exact, precision)
+            model = with_precision(exact, precision, say)
             if model is not exact:
                 measured, time = _cost(original, member, file, exact, model, precision)
                 figures += measured

@@ -91,7 +91,9 @@ def optimize_file(
     for report in reports:
         if report.changed:
             say(f"{report.name:<20} {report.changed:>5} changed, {report.before} -> {report.after} nodes")
-    made = with_precision(made, precision)
+    if precision == "fp32" and not any(report.changed for report in reports):
+        say("no pass found anything to change: the graph is written as it is")
+    made = with_precision(made, precision, say)
     with scratch("ortsep-optimize") as folder:
         fast = folder / "optimized.onnx"
         save_model(made, fast)

@@ -8,6 +8,7 @@ quantisation, ``onnxruntime.quantization.quantize_dynamic``); a quarter of those
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import statistics
@@ -34,6 +35,12 @@ GATES = {"fp32": 100.0, "fp16-weights": 50.0, "int8": 25.0}
 relative error of 2^-12 to 2^-11 for each weight (66-72 dB), of which deep networks keep 60; 8 bits over a row's range
 leave 30 to 40 dB."""
 
+LITTLE = 0.1
+"""Share of the weights below which a precision says how few it changes."""
+_LEFT = {
+    "int8": "only its products with constant matrices (MatMul, Gemm) can be, and its convolutions stay float32",
+    "fp16-weights": "only weights of two and more dimensions and 1024 and more values are stored as halves",
+}
 RUNS = 5
 """Of each graph, for its time."""
 _LARGE = 1024
@@ -42,13 +49,34 @@ _ROUNDING = 60.0
 """dB that a tensor must keep when rounded to float16; one with many subnormal values does not, and stays as it is."""
 
 
-def with_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """The model in this precision: a new one, or the same for ``fp32``. Raises UsageError for an unknown name."""
+def with_precision(
+    model: onnx.ModelProto, precision: str, say: Callable[[str], None] = lambda _: None
+) -> onnx.ModelProto:
+    """The model in this precision: a new one, or the same for ``fp32``.
+
+    ``say`` is told where it changes less than a tenth of the weights. Raises UsageError for an unknown name, and for a
+    precision that would change none: the file would be the float32 one under another name.
+    """
     if precision not in PRECISIONS:
         raise UsageError(f"there is no precision {precision!r}; choose {', '.join(PRECISIONS)}")
     if precision == "fp32":
         return model
-    return fp16_weights(model) if precision == "fp16-weights" else int8_products(model)
+    made = fp16_weights(model) if precision == "fp16-weights" else int8_products(model)
+    before, after = _floats(model), _floats(made)
+    name = model.graph.name or "this graph"
+    if after == before:
+        raise UsageError(f"{name} has nothing that {precision} could change, since {_LEFT[precision]}; take fp32")
+    if before - after < LITTLE * before:
+        say(
+            f"{name}: {precision} changes {before - after:,} of {before:,} weights ({(before - after) / before:.1%}), "
+            f"since {_LEFT[precision]}"
+        )
+    return made
+
+
+def _floats(model: onnx.ModelProto) -> int:
+    """Values stored as float32."""
+    return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
 
 
 def fp16_weights(model: onnx.ModelProto) -> onnx.ModelProto:

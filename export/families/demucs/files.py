@@ -1,6 +1,7 @@
 """Demucs checkpoints: which files make a model, and networks built from them or from a seed."""
 
 import re
+import reprlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
 from ortsep.base.errors import FileMissing, WeightsError
-from ortsep.export.families.demucs.package import Package, bag_yaml, find_member, load_demucs_package
+from ortsep.export.families.demucs.package import MEND, Package, bag_yaml, find_member, load_demucs_package
 from ortsep.export.weights.checkpoints import existing_file
 from ortsep.export.weights.random_weights import randomise
 from ortsep.models.catalogue import Card
@@ -82,7 +83,7 @@ def read_part(card: Card, path: Path, source: str, weights: tuple[float, ...]) -
     shape = fill(shape_of(lambda: CLASSES[network](**arguments), network, path), package, path)
     bad = next((name for name, value in package.state.items() if not torch.isfinite(value).all()), None)
     if bad:
-        raise WeightsError(f"{path} holds values that are not numbers in {bad}; download it again")
+        raise WeightsError(f"{path} holds values that are not numbers in {bad}; take an earlier checkpoint")
 
     def build() -> torch.nn.Module:
         model: torch.nn.Module = CLASSES[network](**arguments)
@@ -95,12 +96,12 @@ def _arguments(network: str, package: Package, path: Path) -> dict[str, Any]:
     """Constructor arguments by name; names that the class lacks are dropped, as ``demucs.states.load_model`` does."""
     names = list(signature(CLASSES[network]).parameters)
     if len(package.args) > len(names):
-        raise WeightsError(f"{path} has {len(package.args)} arguments for a {network}; download it again")
+        raise WeightsError(f"{path} has {len(package.args)} arguments for a {network}; {MEND}")
     arguments = {**dict(zip(names, package.args, strict=False)), **package.kwargs}
     for name, most in LIMITS.items():
         value = arguments.get(name, 1)
         if not isinstance(value, int | float | Fraction) or not 0 <= value <= most:
-            raise WeightsError(f"{path} asks for a {network} with {name} {str(value)[:40]!r}; download it again")
+            raise WeightsError(f"{path} asks for a {network} with {name} {reprlib.repr(value)[:40]}; {MEND}")
     return {name: value for name, value in arguments.items() if name in names}
 
 
@@ -111,7 +112,7 @@ def shape_of(make: Callable[[], torch.nn.Module], network: str, where: object) -
             model = make()
     except Exception as error:
         reason = str(error).split("\n")[0][:160] or type(error).__name__
-        raise WeightsError(f"{where} describes no {network} that works ({reason}); download it again") from error
+        raise WeightsError(f"{where} describes no {network} that works ({reason}); {MEND}") from error
     return model.eval()
 
 
@@ -123,7 +124,9 @@ def fill(model: torch.nn.Module, package: Package, path: Path) -> torch.nn.Modul
             model.load_state_dict(dict(package.state))
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split("\n\t")[1:2]).strip()[:160] or "other names or shapes"
-        raise WeightsError(f"{path} does not fit its {package.network} ({reason}); download it again") from error
+        raise WeightsError(
+            f"{path} does not fit its {package.network} ({reason}); give the configuration that it was trained with"
+        ) from error
     return model.eval()
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import re
+import reprlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,8 +28,11 @@ from ortsep.export.weights.checkpoints import (
     stand_ins,
     torch_load,
 )
+from ortsep.export.weights.plain_yaml import load_plain_yaml
 
 State = dict[str, torch.Tensor]
+
+MEND = "take the file as demucs wrote it"
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def bag_yaml(path: Path) -> Bag:
     if existing_file(path).stat().st_size > 1 << 16:
         raise WeightsError(f"{path} is too long for a Demucs bag; check the path")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_plain_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}); mend it") from error
     signatures = data.get("models") if isinstance(data, dict) else None
@@ -155,12 +159,19 @@ def _number(value: object, least: float) -> bool:
 
 
 def _plausible(values: list[Any], path: Path) -> None:
-    """Constructor arguments are built with: keep them to what a network can be made of."""
-    for value in values:
+    """Constructor arguments are built with: keep them to what a network can be made of.
+
+    A pickle can put the same list into itself or into others a thousand times: each is looked at once.
+    """
+    todo, seen = list(values), set()
+    while todo:
+        value = todo.pop()
         if isinstance(value, list | tuple) and len(value) <= 64:
-            _plausible(list(value), path)
+            if id(value) not in seen:
+                seen.add(id(value))
+                todo += value
         elif not (value is None or isinstance(value, bool | str) or _number_like(value)):
-            raise WeightsError(f"{path} asks for a network with {str(value)[:60]!r}, which none has; download it again")
+            raise WeightsError(f"{path} asks for a network with {reprlib.repr(value)[:60]}, which none has; {MEND}")
 
 
 def _number_like(value: object) -> bool:

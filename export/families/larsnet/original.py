@@ -20,6 +20,7 @@ import yaml
 from ortsep.base.errors import AudioError, DownloadError, FileMissing, WeightsError
 from ortsep.export.families.larsnet.graph import AUDIO, HALVINGS, UNet, build_graph, load_network
 from ortsep.export.family import F32, Choice, Complex, Float, Original, stereo, wanted_stems
+from ortsep.export.weights.plain_yaml import load_plain_yaml
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, Blocks, Filter, Member, ModelSpec, Weights
 
@@ -250,7 +251,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > 1 << 16:
             raise ValueError("longer than 64 KB")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = load_plain_yaml(path.read_text(encoding="utf-8"))
         models = config["inference_models"]
         for stem, file in models.items():
             if not re.fullmatch(r"\w[\w -]*", stem) or not isinstance(file, str):

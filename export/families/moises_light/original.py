@@ -27,6 +27,7 @@ from ortsep.export.families.moises_light.checkpoint import Found, recognise
 from ortsep.export.families.moises_light.graph import build_graph
 from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
 from ortsep.export.weights.checkpoints import file_sha256, load_state
+from ortsep.export.weights.plain_yaml import load_plain_yaml
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, Chunks, Free, ModelSpec, Normalization, Weights
 
@@ -166,7 +167,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileMissing(f"there is no configuration at {path}; check the path given to --config")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_plain_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise WeightsError(
             f"{path} is neither yaml nor json ({' '.join(str(error).split())[:200]}); mend it"

@@ -100,7 +100,7 @@ def load_network(state: Mapping[str, Any], where: str) -> Network:
         raise WeightsError(f"{where} does not fit the Open-Unmix network ({reason}); check the file") from error
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():
-            raise WeightsError(f"{where} has values in {name} that are not finite; download it again")
+            raise WeightsError(f"{where} has values in {name} that are not finite; take an earlier checkpoint")
     return network
 
 

@@ -51,6 +51,37 @@ def test_a_precision_keeps_its_gate_and_its_metadata(precision: str) -> None:
     assert list(made.graph.output) == list(model.graph.output)
 
 
+def convolutions() -> onnx.ModelProto:
+    rng = np.random.default_rng(2)
+    g = Graph("convolutions")
+    x = g.conv(g.input("x", [1, 8, 64]), rng.standard_normal((64, 8, 3)) / 5, rng.standard_normal(64), pads=[1, 1])
+    g.output(g.gelu(x), "y", [1, 64, 64])
+    return g.model()
+
+
+def test_a_precision_that_changes_nothing_is_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError, match=r"nothing that int8 could change, since only its products .* take fp32"):
+        with_precision(convolutions(), "int8")
+    g = Graph("small")
+    g.output(g.op("MatMul", g.input("x", [1, 4]), g.const(np.eye(4))), "y", [1, 4])
+    with pytest.raises(UsageError, match="nothing that fp16-weights could change"):
+        with_precision(g.model(), "fp16-weights")
+
+
+def test_a_precision_that_changes_little_says_how_much() -> None:
+    said: list[str] = []
+    g = Graph("mostly convolutions")
+    rng = np.random.default_rng(2)
+    x = g.conv(g.input("x", [1, 8, 64]), rng.standard_normal((512, 8, 3)) / 5, pads=[1, 1])
+    y = g.linear(g.transpose(x, 0, 2, 1), rng.standard_normal((2, 512)) / 23)
+    g.output(y, "y", [1, 64, 2])
+    with_precision(g.model(), "int8", said.append)
+    assert len(said) == 1 and "mostly convolutions: int8 changes 1,0" in said[0] and "(7." in said[0], said
+    said.clear()
+    with_precision(network(), "int8", said.append)
+    assert not said
+
+
 def test_half_floats_are_stored_only_where_they_hold_the_values() -> None:
     made = with_precision(network(), "fp16-weights")
     halves = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer if t.data_type == TensorProto.FLOAT16}
