@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 
 from ortsep.base.decibels import snr
-from ortsep.base.errors import FileMissing, ModelError, OutputError, UsageError
+from ortsep.base.errors import FileMissing, ModelError, OrtsepError, OutputError, UsageError
 from ortsep.base.whole import scratch
 from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES, run_graph, with_precision
 from ortsep.export.passes import PassReport, optimize
 from ortsep.export.passes.norms import step_means, step_norm
-from ortsep.models.spec import METADATA_KEY, Figure, from_json
+from ortsep.graphs.recognised import foreign_spec
+from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, from_json
 from ortsep.stems.manifest import FILE_NAME as MANIFEST
 
 Say = Callable[[str], None]
@@ -112,7 +113,7 @@ def optimize_file(
         sizes = {name: list(value.shape) for name, value in inputs.items()}
         before, after = _measured({"before": source, "after": fast}, sizes, runs, say)
         figure = Figure(f"optimize: {precision} against the given file, noise", db, gate, "given graph, float32")
-        _described(made, portable=portable, precision=precision, figure=figure)
+        _described(source, made, portable=portable, precision=precision, figure=figure)
         save_model(made, output)
     _copy_manifest(source.parent, output.parent, say)
     sides = [
@@ -206,16 +207,25 @@ def _measured(
     return medians
 
 
-def _described(model: onnx.ModelProto, *, portable: bool, precision: str, figure: Figure) -> None:
-    """Bring the spec of a file that has one up to date."""
+def _described(source: Path, model: onnx.ModelProto, *, portable: bool, precision: str, figure: Figure) -> None:
+    """Bring the spec of a file up to date, or give one to another program's that is recognised: its key changes."""
     text = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
-    if text is None:
+    spec = from_json(text) if text is not None else _recognised(source)
+    if spec is None:
         return
-    spec = from_json(text)
     own = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     chosen = spec.precision if precision == "fp32" else precision
     kept = tuple(f for f in spec.validation if not f.stage.startswith("optimize:"))
     attach_spec(model, replace(spec, portable=not own, precision=chosen, validation=(*kept, figure)))
+
+
+def _recognised(source: Path) -> ModelSpec | None:
+    """The spec of another program's file; None for one that is not known, or is run together with others."""
+    try:
+        spec = foreign_spec(source)
+    except OrtsepError:
+        return None
+    return replace(spec, bag=()) if len(spec.bag) == 1 else None
 
 
 def _copy_manifest(source: Path, target: Path, say: Say) -> None:

@@ -20,9 +20,6 @@ from ortsep.models.spec import ModelSpec
 CONTRACTS: tuple[Contract, ...] = (MDX_NET, SPLEETER, *demucs.CONTRACTS, ROFORMER, NAMED, PLAIN)
 """In the order in which errors list them; the last, which any waveform graph fits, only where no other does."""
 
-OPSET = 26
-"""The newest opset of the ONNX standard that onnxruntime 1.24 reads; a file of a newer one may still load."""
-
 
 @dataclass(frozen=True)
 class Recognised:

@@ -128,10 +128,10 @@ def _short(licence: str) -> str:
 
 def _others(folders: dict[str, Path]) -> None:
     """What is ready and in no catalogue: exports of one's own, and other people's files."""
-    from ortsep.graphs.library import loose_files
+    from ortsep.graphs.library import loose_files, of_one_model
 
     known = {folder_name(card.name) for card in catalogue().values()}
-    own = [(name, str(folder)) for name, folder in folders.items() if name not in known]
+    own = [(name, str(folder)) for name, folder in folders.items() if name not in known and of_one_model(folder)]
     for one in loose_files(model_homes()):
         what = f"{one.title}: {', '.join(one.stems)}" if not one.reason else f"can't run: {one.reason}"
         own.append((one.path.stem, what))

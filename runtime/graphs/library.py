@@ -8,6 +8,7 @@ from ortsep.base.errors import OrtsepError
 from ortsep.graphs.recognised import SIDECAR, recognised
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY
+from ortsep.stems.manifest import FILE_NAME as MANIFEST
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Loose:
 
 def model_folders(homes: Sequence[Path]) -> list[Path]:
     """The folders of one model each, in ``homes``."""
-    return [f for home in homes for f in _folders(home) if _of_one_model(f)]
+    return [f for home in homes for f in _folders(home) if of_one_model(f)]
 
 
 def loose_files(homes: Sequence[Path]) -> list[Loose]:
     """Other people's files in ``homes`` and in their folders that are no model's own, recognised one by one."""
-    places = [place for home in homes for place in (home, *(f for f in _folders(home) if not _of_one_model(f)))]
+    places = [place for home in homes for place in (home, *(f for f in _folders(home) if not of_one_model(f)))]
     return [_loose(file) for place in places if place.is_dir() for file in sorted(place.glob("*.onnx"))]
 
 
@@ -37,10 +38,10 @@ def _folders(home: Path) -> list[Path]:
     return [f for f in sorted(home.iterdir()) if f.is_dir() and not f.name.startswith(".") and any(f.glob("*.onnx"))]
 
 
-def _of_one_model(folder: Path) -> bool:
-    """Whether its graphs are described, by themselves or by a spec.json, or it holds a single one."""
-    graphs = sorted(folder.glob("*.onnx"))
-    return len(graphs) == 1 or (folder / SIDECAR).is_file() or any(map(_described, graphs))
+def of_one_model(folder: Path) -> bool:
+    """Whether a folder's graphs are described, by themselves, by a spec.json or by a stems.txt."""
+    beside = any((folder / name).is_file() for name in (SIDECAR, MANIFEST))
+    return beside or any(map(_described, sorted(folder.glob("*.onnx"))))
 
 
 def _described(file: Path) -> bool:

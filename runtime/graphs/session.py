@@ -200,7 +200,9 @@ def _open(path: Path, options: Any, provider: str, threads: int | None) -> Any:
 
 
 def _no_model(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path} can't be loaded as an ONNX model ({_first_line(error)}); export it again")
+    reason = _first_line(error)
+    mend = "upgrade onnxruntime, or save the model in an older opset" if "pset" in reason else "export it again"
+    return ModelError(f"{path} can't be loaded as an ONNX model ({reason}); {mend}")
 
 
 @cache

@@ -153,3 +153,13 @@ def test_the_command_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "out" / "mixxx" / "spec.json").is_file()
     with pytest.raises(UsageError, match="say in which folder with -o"):
         adopt_command(paths[:1], Wishes(), Adopting(rewrite=True))
+
+
+def test_an_optimised_file_carries_the_spec_of_the_given_one(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from ortsep.export.optimize import optimize_file
+
+    path = files.named(tmp_path / "named.onnx", ["drums", "vocals"], 44100)
+    optimize_file(path, tmp_path / "out" / "fast.onnx", runs=1)
+    model = load_model(tmp_path / "out" / "fast.onnx")
+    assert model.described and model.stems == ("drums", "vocals") and model.spec.tensors.names

@@ -168,6 +168,31 @@ def test_a_missing_part_of_the_weights(tmp_path: Path) -> None:
         Separator(path)
 
 
+def test_an_opset_that_the_runtime_does_not_know(tmp_path: Path) -> None:
+    from ortsep.base.errors import ModelError
+
+    g = files.Writer()
+    g.op("Identity", "audio", name="vocals")
+    g.op("Identity", "audio", name="drums")
+    shape = [1, 2, "N"]
+    path = g.save(tmp_path / "new.onnx", {"audio": shape}, dict.fromkeys(("vocals", "drums"), shape), opset=99)
+    with pytest.raises(
+        ModelError, match=r"new\.onnx can't be loaded .*upgrade onnxruntime, or save the model in an older"
+    ):
+        separated(path, song(1000))
+
+
+def test_integer_weights(tmp_path: Path, snr: Snr) -> None:
+    """A file quantised by onnxruntime has its tensors as they were, and is no other contract."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    path = files.mdx_net(tmp_path / "whole.onnx")
+    quantize_dynamic(str(path), str(tmp_path / "UVR_MDXNET_9482.int8.onnx"), extra_options={"EnableSubgraph": False})
+    result = separated(tmp_path / "UVR_MDXNET_9482.int8.onnx", song(50_000))
+    assert list(result) == ["vocals", "instrumental"]
+    assert snr(mdx_host(song(50_000)) * 1.035, result["vocals"]) > 15
+
+
 MDX = {"n_fft": 6144, "dim_f": 2048, "dim_t": 256}
 
 
