@@ -1,5 +1,6 @@
 """Bytes around the audio: tags, zeros and junk in front of and behind it, in every format, never change a sample."""
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from test_song import FORMATS, RATE, music, read, refused, save
 
 from ortsep.audio.container import examine
 from ortsep.audio.song import open_song
+from ortsep.audio.tags import between_tags
 
 
 def id3v1() -> bytes:
@@ -227,3 +229,22 @@ def test_an_ogg_without_a_last_page_is_read_and_told(tmp_path: Path, songs: Any)
     assert np.array_equal(part[:, :20000], expected[:, :20000])
     (tmp_path / "a.ogg").write_bytes(data[: last + 40])
     assert "cut off" in refused(tmp_path / "a.ogg")
+
+
+@pytest.mark.parametrize("front", ["id3v2", "two id3v2", "id3v2 with footer", "apev2"])
+@pytest.mark.parametrize("behind", [b for b in BEHIND if b not in ("zeros", "noise", "few bytes")])
+def test_where_the_tags_end(front: str, behind: str) -> None:
+    """To the byte, without a format that could be searched for; bytes in between that look like tags are left alone."""
+    for audio in (b"audio", b"TAG" + bytes(range(200)), b"xAPETAGEX" + bytes(60), b"ID3 \0\0\0\0\x7f\x7f\x7f\x7f more"):
+        data = FRONT[front] + b"x" + audio + BEHIND[behind]
+        begin = len(FRONT[front])
+        assert between_tags(io.BytesIO(data), len(data)) == (begin, begin + 1 + len(audio))
+
+
+def test_a_sound_flac_of_noise_needs_no_decoding_to_be_known_for_it(tmp_path: Path) -> None:
+    """Its frames are full of bytes that begin like a frame; only the true one has both checksums."""
+    for seed in range(12):
+        x = np.random.default_rng(seed).uniform(-1, 1, (RATE, 2))
+        path = save(tmp_path / "n.flac", x, subtype="PCM_24")
+        path.write_bytes(path.read_bytes() + BEHIND["all"])
+        assert not examine(path).doubtful
