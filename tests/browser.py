@@ -15,7 +15,9 @@ _QUIET = (
 
 
 @contextmanager
-def chromium(downloads: Path, *, width: int = 1100, height: int = 900, gesture: bool = True) -> Iterator[Any]:
+def chromium(
+    downloads: Path, *, width: int = 1100, height: int = 900, gesture: bool = True, flags: tuple[str, ...] = ()
+) -> Iterator[Any]:
     """A browser window; what is saved goes to ``downloads``. ``gesture``: sound needs no click before it."""
     webdriver = pytest.importorskip("selenium.webdriver")
     service = pytest.importorskip("selenium.webdriver.chrome.service")
@@ -24,7 +26,7 @@ def chromium(downloads: Path, *, width: int = 1100, height: int = 900, gesture: 
         pytest.skip("no chromium and chromedriver on the PATH")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in (*_QUIET, f"--window-size={width},{height}"):
+    for flag in (*_QUIET, *flags, f"--window-size={width},{height}"):
         options.add_argument(flag)
     if gesture:
         options.add_argument("--autoplay-policy=no-user-gesture-required")

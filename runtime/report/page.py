@@ -25,6 +25,7 @@ from ortsep.songs.null import DEEPEST
 from ortsep.songs.record import Files, SongReport
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+_SCRIPT = Path(__file__).with_name("page.js")
 _TONES = ("#3b78e7", "#e0662b", "#2f9e58", "#c93a7c", "#7a58d6", "#14919b", "#a98600", "#64748b")
 _INK = "var(--ink)"
 _REDISTRIBUTABLE = {True: "may be redistributed", False: "may not be redistributed", None: "redistribution not stated"}
@@ -32,12 +33,17 @@ _REDISTRIBUTABLE = {True: "may be redistributed", False: "may not be redistribut
 
 @dataclass(frozen=True)
 class Signal:
-    """The mixture or a stem: what is known of it, its picture (an ``<svg>``) and, for a stem, its file."""
+    """The mixture or a stem: what is known of it, its picture (an ``<svg>``) and its file, where there is one to play.
+
+    The signal is that file from ``begins`` (seconds) on, times ``gain``.
+    """
 
     name: str
     overview: Overview
     picture: str
     file: Path | None = None
+    begins: float = 0.0
+    gain: float = 1.0
 
 
 def render(
@@ -67,6 +73,8 @@ def render(
         null=_null(null_db, files.format),
         notes=_notes(report.gain),
         seconds=f"{whole.seconds:.6f}",
+        rate=str(whole.sample_rate),
+        script=_SCRIPT.read_text(encoding="utf-8"),
         left=f"{100 * LEFT:g}",
         right=f"{100 * (1 - RIGHT):g}",
         colours=", ".join(colours),
@@ -122,22 +130,25 @@ def _level(signal: Signal, mixture: Overview, tone: str) -> str:
 
 
 def _section(signal: Signal, mixture: Overview, tone: str, folder: Path) -> str:
-    name, overview = _e(signal.name), signal.overview
+    name, overview, whole = _e(signal.name), signal.overview, signal.overview is mixture
     figures = [f"peak {decibels(overview.peak)} dBFS", f"RMS {decibels(overview.rms)} dBFS"]
     buttons = audio = ""
     if signal.file is not None:
         url = link(signal.file, folder)
-        figures.append(f"{_percent(_share(overview, mixture))} of the mixture's energy")
+        if not whole:
+            figures.append(f"{_percent(_share(overview, mixture))} of the mixture's energy")
         figures.append(f'<a href="{url}">{_e(signal.file.name)}</a>')
         buttons = "".join(
             f'<button type="button" class="{kind.lower()}" aria-pressed="false" aria-label="{kind} {name}" hidden>'
             f"{kind}</button>"
-            for kind in ("Mute", "Solo")
+            for kind in (("Solo",) if whole else ("Mute", "Solo"))
         )
         buttons += '<span class="failed" role="status" hidden>this browser can\'t play the file</span>'
         audio = f'<audio controls preload="metadata" src="{url}" aria-label="Play {name}"></audio>'
+    place = ' id="mixture"' if whole else ""
     return (
-        f'<section class="card stem"{" data-stem" if signal.file else ""} style="--tone: {tone}">'
+        f'<section class="card stem"{place} data-begins="{signal.begins:g}" data-gain="{signal.gain:.6g}" '
+        f'style="--tone: {tone}">'
         f'<header><h2><span class="dot"></span>{name}</h2>{buttons}'
         f'<span class="quiet">{" · ".join(figures)}</span></header>{audio}<div class="scroll"><div class="plot">'
         f'{signal.picture}<div class="seek"><i class="head" hidden></i></div></div></div></section>'

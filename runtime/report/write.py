@@ -128,7 +128,8 @@ def _page(
     lossless = files.format in LOSSLESS
     mixture, null_db = _of_mixture(source, list(stems.values()) if lossless else [], overviews[0], report.gain)
     scale = common_scale([mixture, *overviews])
-    shown = [Signal("Mixture", mixture, draw(mixture, scale, label("the mixture", mixture), "m"))]
+    of_mixture = (_song_beside(report, folder), files.start, report.gain)
+    shown = [Signal("Mixture", mixture, draw(mixture, scale, label("the mixture", mixture), "m"), *of_mixture)]
     for k, ((name, file), overview) in enumerate(zip(stems.items(), overviews, strict=True)):
         shown.append(Signal(name, overview, draw(overview, scale, label(name, overview), f"s{k}"), file))
     specs = [model.spec for model in models]
@@ -138,6 +139,13 @@ def _page(
         "colours": colour_stops(),
     }
     return render(folder, report, shown[0], shown[1:], specs, options, files, **figures)
+
+
+def _song_beside(report: SongReport, folder: Path) -> Path | None:
+    """The song's file, to be played; None for one that is gone after the run, or on another drive than the page."""
+    song = Path(report.song)
+    kept = not any(part.endswith(".partial") for part in song.parts)
+    return song if kept and song.is_file() and song.absolute().drive == folder.absolute().drive else None
 
 
 def _of_file(path: Path) -> Overview:
