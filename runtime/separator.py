@@ -24,7 +24,7 @@ from ortsep.audio.sources import (
 )
 from ortsep.base.cancel import Cancel, Cancels
 from ortsep.base.errors import AudioError, ModelError, UsageError
-from ortsep.base.threads import closed
+from ortsep.base.threads import ahead, closed
 from ortsep.engine.by_chunk import Progress, separate_chunks
 from ortsep.engine.by_frame import separate_frames
 from ortsep.engine.level import Level, Statistics, spectrum_level
@@ -319,7 +319,5 @@ class Separator:
 
 def _checked(source: At, cancel: Cancel) -> Iterator[F32]:
     """The source's blocks, to be measured, until ``cancel``."""
-    with closed(source.survey()) as blocks:
-        for block in blocks:
-            cancel.check()
-            yield block
+    with closed(ahead(source.survey(), cancel=cancel)) as blocks:
+        yield from blocks
