@@ -120,6 +120,10 @@ class Original(ABC):
     def separate(self, mix: F32) -> F32:
         """The original package's own separation of [C, N] with its default options, shifts off: [S, C, N]."""
 
+    def beside(self, oracle: Path) -> "Original":
+        """The same, with the original's own code out of a checkout at ``oracle`` in ``separate``. Raises UsageError."""
+        raise UsageError(f"{self.spec.name} has no oracle but its own package; leave --oracle out")
+
     @abstractmethod
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
         """What ``ortsep bench`` times: a name, and the separation at the original's own precision and speed.

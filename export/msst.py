@@ -5,6 +5,7 @@ How a song is cut and joined is ``ortsep.export.weights.msst_demix``; here is th
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,10 +79,17 @@ class SpectralNetwork(Original):
     """The network in a precision: [B, 2C, F, T] to [B, S, 2C, F, T]."""
     build: Callable[[bool], onnx.ModelProto]
     """The graph, portable or not."""
+    oracle: Callable[[Path], "Forward"] | None = None
+    """MSST's own network out of a checkout, from a wave [B, C, N] to stems [B, S, C, N]."""
+    theirs: "Forward | None" = None
+    """That network, where it is wanted."""
 
     @property
     def package(self) -> str:
-        return PACKAGE
+        return "MSST's own code" if self.theirs else PACKAGE
+
+    def beside(self, oracle: Path) -> "SpectralNetwork":
+        return replace(self, theirs=self.oracle(oracle)) if self.oracle else super().beside(oracle)  # type: ignore[return-value]
 
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
         yield self.file, self.build(portable)
@@ -112,6 +120,10 @@ class SpectralNetwork(Original):
         forward = self.forward(torch.float32)
 
         def run(chunk: F32) -> F32:
+            if self.theirs is not None:
+                with torch.inference_mode():
+                    waves: F32 = self.theirs(torch.from_numpy(np.ascontiguousarray(chunk))[None])[0].numpy()
+                return waves
             x = torch.from_numpy(as_channels(self.transforms.forward(chunk)))[None]
             with torch.inference_mode():
                 spectra: F32 = forward(x)[0].numpy()

@@ -63,6 +63,7 @@ def validate_model(
     reference: str | Path,
     *,
     choice: Choice | None = None,
+    oracle: Path | None = None,
     songs: Sequence[Path] = (),
     seconds: float = 12.0,
     say: Say = lambda _: None,
@@ -73,9 +74,10 @@ def validate_model(
     ``say`` is told each figure as a ``line``, ``doing`` what is compared next.
 
     ``choice`` names the checkpoint it was made from, with its configuration, where that is neither official nor random
-    nor remembered from its export; ``songs`` are real audio for the end-to-end stage (a seeded test signal is always
-    used too), of which the first ``seconds`` count. Raises what loading the model, the checkpoint and the songs raise;
-    UsageError where the checkpoint isn't known.
+    nor remembered from its export. ``oracle`` is a checkout with the original's own code, for a family that has such,
+    which then separates in place of ours. ``songs`` are real audio for the end-to-end stage (a seeded test signal is
+    always used too), of which the first ``seconds`` count. Raises what loading the model, the checkpoint and the songs
+    raise; UsageError where the checkpoint isn't known.
     """
     model = load_model(reference)
     original = _original(model, choice or Choice())
@@ -84,6 +86,7 @@ def validate_model(
             f"{model.folder} has stems {', '.join(find_stems(model))} and the checkpoint "
             f"{', '.join(original.spec.stems)}; name the checkpoint it was made from with --weights"
         )
+    original = original.beside(oracle) if oracle else original
     signals = list(_signals(model, songs, seconds))
     figures: list[Figure] = []
     for stage in (_transform, _graph, _end_to_end, _providers):

@@ -279,6 +279,7 @@ def validate(
     config: flags.Config = None,
     song: Annotated[list[Path] | None, typer.Option("--song", help="Real audio for the end-to-end stage.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Of each song.")] = 12.0,
+    oracle: Annotated[Path | None, typer.Option("--oracle", help="A checkout of MSST, whose code is run.")] = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -286,7 +287,7 @@ def validate(
     with interrupt.at_once():
         from ortsep.commands.make import validate_command
 
-    _leave(validate_command(model, weights, config, song or [], seconds, as_json=json_, quiet=quiet))
+    _leave(validate_command(model, weights, config, song or [], seconds, oracle=oracle, as_json=json_, quiet=quiet))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["inspect"], help=help.INSPECT)

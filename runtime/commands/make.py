@@ -219,6 +219,7 @@ def validate_command(
     songs: list[Path],
     seconds: float,
     *,
+    oracle: Path | None = None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -242,6 +243,7 @@ def validate_command(
         report = validate_model(
             reference,
             choice=choose_weights(weights, config),
+            oracle=oracle,
             songs=songs,
             seconds=seconds,
             say=say,

@@ -12,7 +12,7 @@ import torch
 import yaml
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
-from msst_oracle import msst_module
+from msst_oracle import checkout, msst_module
 
 from ortsep import Separator
 from ortsep.base.errors import UsageError, WeightsError
@@ -107,6 +107,16 @@ def test_the_original_separates_by_the_same_formula(case: str, tmp_path: Path, s
     original = from_checkpoint(open_checkpoint(path), Choice())
     mix = synthetic_song(RATE, 1.7)
     assert snr(msst(model.double(), torch.from_numpy(mix).double(), normalize), original.separate(mix)) >= 100.0
+
+
+@pytest.mark.parametrize("case", ["htdemucs", "subbands"])
+def test_the_original_with_the_code_of_msst(case: str, tmp_path: Path, snr: Snr) -> None:
+    name, subbands, _ = CASES[case]
+    path = saved(tmp_path, network(name, subbands).state_dict(), config(name, subbands))
+    original = from_checkpoint(open_checkpoint(path), Choice())
+    mix = synthetic_song(RATE, 1.7)
+    beside = original.beside(checkout())
+    assert beside.package == "MSST's own code" and snr(original.separate(mix), beside.separate(mix)) >= 100.0
 
 
 def test_what_a_yaml_becomes(tmp_path: Path) -> None:

@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
+from msst_oracle import checkout
 
 from ortsep import Separator
+from ortsep.base.errors import UsageError
+from ortsep.drums import separate_drum_stems
 from ortsep.export.exporter import export_model
 from ortsep.export.families.mdx23c.architecture import Architecture as Mdx23c
 from ortsep.export.families.mdx23c.architecture import random_state as mdx23c_state
 from ortsep.export.families.mdx23c.network import Network as Mdx23cNetwork
+from ortsep.export.families.mdx23c.original import from_checkpoint
 from ortsep.export.families.scnet.architecture import Architecture as SCNet
 from ortsep.export.families.scnet.architecture import random_state as scnet_state
 from ortsep.export.families.scnet.network import Network as SCNetNetwork
-from ortsep.export.family import Choice
-from ortsep.export.validate import synthetic_song
+from ortsep.export.family import Choice, load_original
+from ortsep.export.validate import synthetic_song, validate_model
+from ortsep.export.weights.frontdoor import open_checkpoint
+from ortsep.models.catalogue import find_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,3 +178,36 @@ def test_silence_stays_finite(name: str, tmp_path: Path) -> None:
     checkpoint, _, _ = make(tmp_path, **how)
     stems = separated(checkpoint, np.zeros((2, 8_000), np.float32))
     assert np.isfinite(stems).all()
+
+
+@pytest.mark.parametrize("make", [mdx23c, scnet])
+def test_validate_with_the_code_of_msst(make: Any, tmp_path: Path) -> None:
+    code = checkout()
+    path, _, _ = make(tmp_path)
+    export_model(str(path), Choice(), tmp_path / "exported")
+    report = validate_model(tmp_path / "exported", choice=Choice(path=path), oracle=code, seconds=0.5)
+    ends = [figure for figure in report.figures if figure.stage.startswith("end to end")]
+    assert report.ok and ends and all(figure.db >= GATE and figure.against == "MSST's own code" for figure in ends)
+
+
+def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
+    path, _, _ = mdx23c(tmp_path)
+    original = from_checkpoint(open_checkpoint(path), Choice())
+    with pytest.raises(UsageError, match=r"is no checkout of MSST.*git clone"):
+        original.beside(tmp_path)
+
+
+def test_a_family_without_code_of_its_own_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="drums_mini has no oracle but its own package"):
+        load_original(find_card("drums_mini"), Choice()).beside(tmp_path)
+
+
+def test_drums_take_any_drum_model(tmp_path: Path) -> None:
+    path, _, _ = mdx23c(tmp_path)
+    export_model(str(path), Choice(), tmp_path / "exported")
+    soundfile.write(tmp_path / "drums.wav", song(9_000).T, 44100)
+    report = separate_drum_stems(tmp_path / "drums.wav", tmp_path / "out", model=tmp_path / "exported")
+    assert list(report.stems) == ["kick", "snare", "hh"]
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.wav")) == ["hh.wav", "kick.wav", "snare.wav"]
+    one = separate_drum_stems(tmp_path / "drums.wav", tmp_path / "one", ["kick"], model=tmp_path / "exported")
+    assert list(one.stems) == ["kick"]

@@ -5,13 +5,16 @@ every chunk counts alike.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from demucs.htdemucs import HTDemucs
 
 from ortsep.base.errors import WeightsError
 from ortsep.export.families.demucs.bag import DemucsOriginal
@@ -21,6 +24,7 @@ from ortsep.export.families.demucs.subbands import SubbandHTDemucs
 from ortsep.export.family import F32, Choice, wanted_stems
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
+from ortsep.export.weights.msst_code import msst_module
 from ortsep.export.weights.msst_demix import cuts, demix, level, normalization
 from ortsep.export.weights.msst_yaml import Settings, settings
 from ortsep.models.catalogue import Card, folder_name
@@ -39,9 +43,26 @@ class MsstDemucs(DemucsOriginal):
         self._settings = replace(read, chunk=int(part.shape.samplerate * part.shape.segment))
         super().__init__(card, [part], wanted, None)
 
+        self._theirs: Any = None
+
     @property
     def package(self) -> str:
-        return "MSST's formula, torch float32"
+        return "MSST's own code" if self._theirs else "MSST's formula, torch float32"
+
+    def beside(self, oracle: Path) -> "MsstDemucs":
+        """With HTDemucs out of a checkout of MSST; its HDemucs is the one of the package demucs."""
+        if self._parts[0].network != "HTDemucs":
+            return self
+        stand_ins = {"omegaconf": SimpleNamespace(OmegaConf=None), "openunmix": SimpleNamespace()}
+        stand_ins["openunmix.filtering"] = SimpleNamespace(wiener=None)
+        ours = self._full(0)
+        arguments = dict(zip(signature(HTDemucs).parameters, ours._init_args_kwargs[0], strict=False))
+        arguments |= ours._init_args_kwargs[1] | {"num_subbands": getattr(ours, "num_subbands", 1)}
+        theirs = msst_module(oracle, "models/demucs4ht.py", stand_ins).HTDemucs(**arguments)
+        theirs.load_state_dict(ours.state_dict())
+        other = copy(self)
+        other._theirs = theirs.eval()
+        return other
 
     def _spec_of(self, part: Part) -> ModelSpec:
         spec = super()._spec_of(part)
@@ -61,7 +82,7 @@ class MsstDemucs(DemucsOriginal):
 
     def separate(self, mix: F32) -> F32:
         """As MSST does with batch size 1, in float32."""
-        model = self._full(0)
+        model = self._theirs or self._full(0)
 
         def run(chunk: F32) -> F32:
             with torch.inference_mode():

@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import torch
@@ -13,6 +16,7 @@ from ortsep.export.families.mdx23c.network import Network
 from ortsep.export.family import Choice, wanted_stems
 from ortsep.export.msst import Source, SpectralNetwork, Transform, load_card
 from ortsep.export.weights.frontdoor import Checkpoint, name_stems
+from ortsep.export.weights.msst_code import msst_module
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, ModelSpec
 
@@ -66,8 +70,28 @@ def _original(arch: Architecture, state: State, source: Source, rows: tuple[int,
         return Network(arch, state, dtype)
 
     transform = Transform(arch.n_fft, arch.hop, arch.dim_f)
-    return SpectralNetwork(spec, GRAPH, source.settings, transform, forward, partial(_build, arch, state))
+    oracle = partial(_oracle, arch, state)
+    return SpectralNetwork(spec, GRAPH, source.settings, transform, forward, partial(_build, arch, state), oracle)
 
 
 def _build(arch: Architecture, state: State, portable: bool) -> onnx.ModelProto:
     return build_graph(arch, state)  # portable as it is
+
+
+def _oracle(arch: Architecture, state: State, checkout: Path) -> Any:
+    """MSST's ``TFC_TDF_net`` with these parameters."""
+    utils = SimpleNamespace(prefer_target_instrument=lambda config: config.training.instruments)
+    module = msst_module(
+        checkout, "models/mdx23c_tfc_tdf_v3.py", {"utils": SimpleNamespace(), "utils.model_utils": utils}
+    )
+    names = ("norm", "act", "num_subbands", "num_scales", "scale", "num_channels", "growth", "num_blocks_per_scale")
+    model = {name: getattr(arch, name) for name in (*names, "bottleneck_factor")}
+    audio = {"n_fft": arch.n_fft, "hop_length": arch.hop, "dim_f": arch.dim_f, "num_channels": arch.audio_channels}
+    config = SimpleNamespace(
+        model=SimpleNamespace(**model),
+        audio=SimpleNamespace(**audio),
+        training=SimpleNamespace(instruments=range(arch.outputs)),
+    )
+    network = module.TFC_TDF_net(config)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
+    return network.eval()

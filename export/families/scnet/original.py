@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -13,6 +15,7 @@ from ortsep.export.families.scnet.network import Network
 from ortsep.export.family import Choice, wanted_stems
 from ortsep.export.msst import Source, SpectralNetwork, Transform, load_card
 from ortsep.export.weights.frontdoor import Checkpoint, name_stems
+from ortsep.export.weights.msst_code import msst_module
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, ModelSpec
 
@@ -73,7 +76,8 @@ def _original(arch: Architecture, state: State, source: Source, rows: tuple[int,
         return Network(arch, state, dtype)
 
     transform = Transform(arch.nfft, arch.hop_size, arch.bins, False, arch.normalized, arch.padded)
-    return SpectralNetwork(spec, GRAPH, source.settings, transform, forward, partial(_build, arch, state))
+    oracle = partial(_oracle, arch, state)
+    return SpectralNetwork(spec, GRAPH, source.settings, transform, forward, partial(_build, arch, state), oracle)
 
 
 def _narrow(arch: Architecture, state: State, rows: tuple[int, ...]) -> tuple[Architecture, State]:
@@ -90,3 +94,12 @@ def _narrow(arch: Architecture, state: State, rows: tuple[int, ...]) -> tuple[Ar
 
 def _build(arch: Architecture, state: State, portable: bool) -> onnx.ModelProto:
     return build_graph(arch, state)  # portable as it is
+
+
+def _oracle(arch: Architecture, state: State, checkout: Path) -> Any:
+    """MSST's ``SCNet`` with these parameters."""
+    module = msst_module(checkout, "models/scnet/__init__.py")
+    own = {name: value for name, value in vars(arch).items() if name not in ("sources", "chunk")}
+    network = module.SCNet(sources=list(range(arch.sources)), win_size=arch.nfft, **own)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return network.eval()
