@@ -12,7 +12,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help demo wheel export validate run test test-lean test-full fuzz lint format bench clean FORCE
+.PHONY: help published demo wheel export validate run test test-lean test-full fuzz lint format bench clean FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ test-full: $(FULL)/installed
 
 fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
 	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)
+
+published: $(FULL)/installed ## MDX23C's and SCNet's graphs at their published sizes beside torch: exact, fast, small [MODELS=...]
+	$(FULL)/bin/python benchmarks/msst_graphs.py --exact $(or $(MODELS),scnet:small mdx23c:drumsep mdx23c:vocals) $(ARGS)
 
 lint: $(FULL)/installed ## ruff and mypy
 	$(FULL)/bin/ruff check .
