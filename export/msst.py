@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from ortsep.base.errors import WeightsError
-from ortsep.export.family import F32, Choice, Complex, Float, Original
+from ortsep.export.family import F32, Choice, Complex, Float, Original, stereo
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
 from ortsep.export.weights.msst_demix import cuts, demix, normalization
@@ -88,8 +88,8 @@ class SpectralNetwork(Original):
     def package(self) -> str:
         return "MSST's own code" if self.theirs else PACKAGE
 
-    def beside(self, oracle: Path) -> "SpectralNetwork":
-        return replace(self, theirs=self.oracle(oracle)) if self.oracle else super().beside(oracle)  # type: ignore[return-value]
+    def beside(self, oracle: Path) -> Original:
+        return replace(self, theirs=self.oracle(oracle)) if self.oracle else super().beside(oracle)
 
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
         yield self.file, self.build(portable)
@@ -109,6 +109,7 @@ class SpectralNetwork(Original):
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first chunk; a shorter song fills it with zeros."""
+        mix = stereo(mix) if self.spec.channels == 2 else mix
         chunk = np.zeros((len(mix), self.settings.chunk), np.float32)
         chunk[:, : mix.shape[1]] = mix[:, : self.settings.chunk]
         return {"spectrum": as_channels(self.transforms.forward(chunk))[None]}
@@ -117,6 +118,7 @@ class SpectralNetwork(Original):
         """The whole song by MSST's formula, in float32; the stem that is left over last."""
         import torch
 
+        mix = stereo(mix) if self.spec.channels == 2 else mix
         forward = self.forward(torch.float32)
 
         def run(chunk: F32) -> F32:
