@@ -76,6 +76,8 @@ class Card:
     """Where the same files can be had as well, by way of the package registry; any one of them is enough."""
     aliases: tuple[str, ...] = ()
     homepage: str = ""
+    extra: str = "export"
+    """The extra of this package that exporting it takes."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the family's exporter needs to know to tell its models apart."""
     task: str = ""
@@ -117,7 +119,7 @@ def _package(table: Any) -> Package:
 
 def _wrong(card: Card, stems: object, aliases: object) -> str:
     """The first key of a card whose value can't be meant, or nothing."""
-    texts = ("title", "licence", "advice", "homepage")
+    texts = ("title", "licence", "advice", "homepage", "extra")
     counts = ("sample_rate", "channels", "parameters", "size_mb")
     names = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
     hexadecimal = re.compile(r"[0-9a-f]{8,64}|")

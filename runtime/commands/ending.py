@@ -13,6 +13,7 @@ import typer
 from ortsep import __version__
 from ortsep.base import heap, interrupt
 from ortsep.base.errors import OrtsepError, OutputError, UsageError
+from ortsep.base.paths import exists
 from ortsep.base.stderr import complete, keep_for_events
 from ortsep.commands.habits import hint
 from ortsep.commands.terminal import screen, shown, wrapped
@@ -49,9 +50,13 @@ def _sentence(error: Any) -> str:
     else:
         said = error.format_message().replace(". Did you mean", ", did you mean")
         text = f"{said[:1].lower()}{said[1:]}"
-    known = hint(str(getattr(error, "option_name", "")))
-    if known:
-        return f"there is no {error.option_name}; {known}"
+    option = str(getattr(error, "option_name", ""))
+    if hint(option):
+        return f"there is no {option}; {hint(option)}"
+    if option and (near := getattr(error, "possibilities", None)):
+        text = f"there is no option {option}; did you mean {' or '.join(near)}"
+    if text.startswith("no such command") and (named := sys.argv[1:2]) and exists(named[0]):
+        return f"{named[0]} is no command; to separate it: ortsep run MODEL {named[0]}"
     return f"{' '.join(text.split()).rstrip('.?')}; {command} --help shows what there is"
 
 

@@ -90,7 +90,7 @@ def export_first(reference: str, progress: Literal["bar", "json"], quiet: bool) 
     except MissingDependency as error:
         raise MissingDependency(
             f"{card.name} is not exported yet, and exporting needs what the lean runtime leaves out ({error.name}): "
-            f"pip install 'ortsep[export]', or copy its folder from a machine where it is exported into "
+            f"pip install 'ortsep[{card.extra}]', or copy its folder from a machine where it is exported into "
             f"{exported_home()}"
         ) from error
 

@@ -169,6 +169,7 @@ def _one(name: str, folders: dict[str, Path], as_json: bool) -> None:
         ],
         "quality": ", ".join(f"{stem} {db:g} dB" for stem, db in row["sdr"].items()) + " of SDR" * bool(row["sdr"]),
         "aliases": ", ".join(row["aliases"]),
+        "export": f"takes pip install 'ortsep[{row['extra']}]'" if row["state"] != "bundled" else "",
         "from": row["homepage"],
         "here": how,
     }
@@ -205,6 +206,7 @@ def _row(card: Card, folders: dict[str, Path]) -> dict[str, Any]:
         "advice": card.advice,
         "homepage": card.homepage,
         "download": str(card.arguments.get("download", "")),
+        "extra": card.extra,
         "sdr": dict(card.sdr),
         "exported": str(place) if place else None,
         "state": _state(card, place),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,14 @@ def test_where_models_are_looked_for(place: Path, monkeypatch: pytest.MonkeyPatc
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("ORTSEP_MODELS", "/x")
     assert model_homes() == (Path("/x"),) and exported_home() == Path("/x")
+
+
+@pytest.mark.skipif(find_spec("onnx") is not None, reason="onnx is installed here")
+def test_a_model_that_is_not_exported_says_what_exporting_takes(place: Path) -> None:
+    for model, extra in (("spleeter:2stems", "onnx"), ("htdemucs", "export")):
+        done = ortsep("run", model, "song.wav", cwd=place)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        assert f"{model} is not exported yet" in done.stderr and f"pip install 'ortsep[{extra}]'" in done.stderr
 
 
 def test_800_songs_of_one_name_are_named_at_once(tmp_path: Path) -> None:
