@@ -16,7 +16,10 @@ from ortsep.base.errors import WeightsError
 State = dict[str, npt.NDArray[Any]]
 Tensors = dict[str, Any]
 
-AVERAGED = re.compile(r"(?<![a-z])(ema|shadow|averaged?|swa)(?![a-z])")
+AVERAGED = re.compile(r"(?<![a-z])(ema|shadow|averaged?|swa|best)(?![a-z])")
+"""Of the sets that a file keeps, the one to take: an average, or the best of the training (demucs)."""
+CURRENT = "current_model_state"
+"""Where Lightning's WeightAveraging keeps the model as it is trained, beside ``state_dict``, the average."""
 DEEPEST = 4
 
 
@@ -44,6 +47,8 @@ def pick(found: Mapping[str, Tensors], where: str) -> tuple[str, Tensors]:
 
     Raises WeightsError where the names don't settle it.
     """
+    if len(others := {name: tensors for name, tensors in found.items() if not name.startswith(CURRENT)}) < len(found):
+        found = others or found
     averaged = [name for name in found if AVERAGED.search(name.lower())]
     raw = [name for name in found if name not in averaged]
     if len(averaged) == 1 and all(found[averaged[0]].keys() >= found[name].keys() for name in raw):

@@ -15,11 +15,13 @@ from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
-from ortsep.base.errors import FileMissing, WeightsError
+from ortsep.base.errors import FileMissing, UsageError, WeightsError
 from ortsep.export.families.demucs.package import MEND, Package, bag_yaml, find_member, load_demucs_package
+from ortsep.export.families.demucs.training import network_of, read_arguments
 from ortsep.export.weights.checkpoints import existing_file
 from ortsep.export.weights.random_weights import randomise
 from ortsep.models.catalogue import Card
+from ortsep.stems.manifest import name_fault
 
 CLASSES: dict[str, Any] = {"HTDemucs": HTDemucs, "HDemucs": HDemucs, "Demucs": Demucs}
 LIMITS = {"depth": 12, "t_layers": 48, "lstm_layers": 8, "dconv_depth": 8, "segment": 600, "audio_channels": 8}
@@ -64,15 +66,44 @@ def local_files(card: Card, path: Path) -> tuple[list[Path], Any, Any]:
     return [path], card.arguments.get("weights"), card.arguments.get("segment")
 
 
-def read_part(card: Card, path: Path, source: str, weights: tuple[float, ...]) -> Part:
+def open_package(card: Card, path: Path, config: Path | None = None, stems: tuple[str, ...] = ()) -> Package:
+    """A file's package. Bare parameters get the arguments of ``config``, or the card's; ``stems`` name its sources.
+
+    Raises FileMissing, WeightsError, and UsageError for a configuration beside a package that brings its own.
+    """
     package = load_demucs_package(path)
-    expected = card.arguments.get("networks") or list(CLASSES)
-    if package.network is None:
-        if "config" not in card.arguments:
-            raise WeightsError(f"{path} holds parameters without their configuration; take the file as demucs ships it")
-        package = Package(
-            expected[0], (), {"sources": list(card.stems), **_config(card)}, package.state, package.sha256
+    if package.network is not None:
+        if config is not None:
+            raise UsageError(
+                f"{path} brings its own configuration, so {config} would change nothing; leave --config out"
+            )
+        return package
+    if config is None and "config" not in card.arguments:
+        raise WeightsError(
+            f"{path} holds parameters without their configuration; give it with --config FILE, or take the file as "
+            "demucs ships it"
         )
+    arguments = {"sources": list(card.stems), **_config(card)} if config is None else read_arguments(config)
+    if "sources" not in arguments or (config is None and stems):
+        arguments["sources"] = list(stems or card.stems)
+    return Package(network_of(package.state), (), arguments, package.state, package.sha256)
+
+
+def stems_of(package: Package, path: Path) -> tuple[str, ...]:
+    """The names of what a package's network gives. Raises WeightsError for names that can't be."""
+    sources = _arguments(str(package.network), package, path).get("sources", ())
+    if not isinstance(sources, list | tuple) or not all(isinstance(s, str) for s in sources) or not sources:
+        raise WeightsError(f"{path} doesn't name its stems; give a configuration with 'sources: [...]'")
+    faults = [fault for name in sources if (fault := name_fault(name))]
+    if faults or len(set(sources)) < len(sources):
+        raise WeightsError(f"{path} has stems that can't be files ({(faults or ['two of one name'])[0]}); rename them")
+    return tuple(sources)
+
+
+def read_part(card: Card, path: Path, source: str, weights: tuple[float, ...], package: Package | None = None) -> Part:
+    """A member of the card's model, of the card's stems, in the card's order. Raises FileMissing, WeightsError."""
+    package = package or open_package(card, path)
+    expected = card.arguments.get("networks") or list(CLASSES)
     network = str(package.network)
     if network not in expected:
         raise WeightsError(f"{path} holds a {network} and {card.name} is made of {expected[0]}; name another model")

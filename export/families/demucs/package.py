@@ -18,15 +18,15 @@ import torch
 import yaml
 
 from ortsep.base.errors import FileMissing, WeightsError
+from ortsep.export.families.demucs.training import trained_state
 from ortsep.export.weights.checkpoints import (
     NETWORKS,
     existing_file,
     file_sha256,
     fraction,
+    load_any,
     plain_state,
     read_safetensors,
-    stand_ins,
-    torch_load,
 )
 from ortsep.export.weights.plain_yaml import load_plain_yaml
 
@@ -66,7 +66,7 @@ def load_demucs_package(path: Path) -> Package:
     if existing_file(path).suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
         if "klass" not in metadata:
-            return Package(None, (), {}, tensors, file_sha256(path))
+            return Package(None, (), {}, trained_state(tensors, path), file_sha256(path))
         if "structure" in metadata:
             raise WeightsError(f"{path} holds quantised (diffq) parameters; take the model that is not quantised")
         held: dict[str, Any] = {"klass": metadata["klass"].rsplit(".", 1)[-1], "state": tensors}
@@ -76,11 +76,9 @@ def load_demucs_package(path: Path) -> Package:
             except (ValueError, RecursionError) as error:
                 raise WeightsError(f"{path} has broken metadata ({key}: {error}); download it again") from error
     else:
-        held = torch_load(path, stand_ins())
-        if not isinstance(held, dict):
-            raise WeightsError(f"{path} holds a {type(held).__name__} and not a Demucs model; check the path")
+        held = load_any(path)
         if "klass" not in held:
-            return Package(None, (), {}, plain_state(held, path), file_sha256(path))
+            return Package(None, (), {}, trained_state(held, path), file_sha256(path))
         held["klass"] = getattr(held["klass"], "network", held["klass"])
     args, kwargs, state = held.get("args", ()), held.get("kwargs", {}), held.get("state")
     if isinstance(state, dict) and "__quantized" in state:

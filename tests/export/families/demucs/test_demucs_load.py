@@ -324,8 +324,6 @@ def test_another_architecture_is_named(tmp_path: Path, members: list[torch.nn.Mo
     path = write(tmp_path / "h.th", HDemucs(**kwargs), kwargs)
     _refused(CARD, path, "holds a HDemucs and small is made of HTDemucs")
     _refused(make_card(3), path, "one file and small is a bag of 3")
-    six = {**KWARGS, "sources": ["drums", "bass", "vocals", "piano"]}
-    _refused(CARD, write(tmp_path / "six.th", HTDemucs(**six), six), "gives drums, bass, vocals, piano and small gives")
     _refused(CARD, write(tmp_path / "other.th", members[0], {**KWARGS, "depth": 3}), "does not fit its HTDemucs")
     for odd in ({"channels": 10**5, "depth": 12}, {"t_layers": 10**5}, {"channels": "8"}, {"depth": -1}, {"nfft": 3}):
         _refused(CARD, write(tmp_path / "odd.th", members[0], {**KWARGS, **odd}), "HTDemucs")
