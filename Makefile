@@ -12,7 +12,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help published demo wheel export validate run test test-lean test-full fuzz lint format bench clean FORCE
+.PHONY: help published demo wheel export validate run test test-lean test-full fuzz soak lint format bench clean FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget 
 
 published: $(FULL)/installed ## MDX23C's and SCNet's graphs at their published sizes beside torch: exact, fast, small [MODELS=...]
 	$(FULL)/bin/python benchmarks/msst_graphs.py --exact $(or $(MODELS),scnet:small mdx23c:drumsep mdx23c:vocals) $(ARGS)
+
+soak: $(LEAN)/installed ## An hour in one process with threads, cancels, timeouts and failures [ARGS="--seconds 600"]
+	$(LEAN)/bin/python benchmarks/soak.py $(ARGS)
 
 lint: $(FULL)/installed ## ruff and mypy
 	$(FULL)/bin/ruff check .
