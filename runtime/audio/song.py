@@ -137,17 +137,8 @@ def open_song(
     deadline = None if timeout is None else time.monotonic() + timeout
     path = Path(path)
     _check_file(path)
-    try:
-        stream = probe(path, deadline)
-    except OSError as error:
-        if isinstance(error, OrtsepError):
-            raise
-        raise AudioError(f"{path} can't be read ({error.strerror or error}); check its permissions and disk") from error
+    stream = _probed(path, deadline)
     rate, channels = stream.sample_rate, stream.channels
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise AudioError(f"{path} claims a sample rate of {rate} Hz, which is no audio; convert it to 44100 Hz")
-    if channels > _MOST_CHANNELS:
-        raise AudioError(f"{path} has {channels} channels and ortsep reads up to {_MOST_CHANNELS}; split it")
     if channels > 2 and not downmix:
         raise AudioError(f"{path} has {channels} channels; add --downmix to separate its stereo downmix")
     first = round(start * rate)
@@ -178,6 +169,22 @@ def open_song(
         mix=mix,
         deadline=deadline,
     )
+
+
+def _probed(path: Path, deadline: float | None) -> Stream:
+    """What the decoder knows of the file, which is of a rate and number of channels that audio has."""
+    try:
+        stream = probe(path, deadline)
+    except OSError as error:
+        if isinstance(error, OrtsepError):
+            raise
+        raise AudioError(f"{path} can't be read ({error.strerror or error}); check its permissions and disk") from error
+    rate, channels = stream.sample_rate, stream.channels
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise AudioError(f"{path} claims a sample rate of {rate} Hz, which is no audio; convert it to 44100 Hz")
+    if channels > _MOST_CHANNELS:
+        raise AudioError(f"{path} has {channels} channels and ortsep reads up to {_MOST_CHANNELS}; split it")
+    return stream
 
 
 def _check_file(path: Path) -> None:
