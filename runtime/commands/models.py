@@ -86,6 +86,7 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
         _document(rows, folders)
         return 0
     width = max(80, min(120, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else 80
+    tables: list[tuple[str, list[dict[str, Any]]]] = []
     for key, title in PURPOSES.items():
         of_it = [row for row in rows if row["for"] == key]
         first = (
@@ -94,7 +95,10 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
         if first:
             first.sort(key=lambda row: FIRST[key].index(row["name"]) if row["name"] in FIRST.get(key, ()) else 99)
             more = f"; {len(of_it) - len(first)} more: --for {key}" if len(of_it) > len(first) else ""
-            _table(f"{title}{more}", first, width)
+            tables.append((f"{title}{more}", first))
+    names = min(25, max((len(row["name"]) for _, of_it in tables for row in of_it), default=0))
+    for heading, of_it in tables:
+        _table(heading, of_it, names, width)
     if wanted is None:
         _others(folders)
     states = {row["state"] for row in rows}
@@ -107,9 +111,8 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
     return 0
 
 
-def _table(title: str, rows: Sequence[dict[str, Any]], width: int) -> None:
+def _table(title: str, rows: Sequence[dict[str, Any]], names: int, width: int) -> None:
     """A line a model: name, size, stems, the weights' licence in short, and whether it is ready."""
-    names = 25
     room = width - names - 33
     print(f"\n{title}")
     print(f"  {'name':<{names}} {'MB':>5}  {'stems':<{room}}  {'weights':<12} here")
