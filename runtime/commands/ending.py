@@ -66,6 +66,7 @@ def run_to_end(app: Callable[[], Any]) -> NoReturn:
     An OrtsepError gives its status, wrong usage 2, an interruption 130, the rest 1.
     """
     complete()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # builds of onnxruntime from 1.29 on send it, once imported
     if _tells_events():
         keep_for_events()
     interrupt.end_promptly(message=interrupted)

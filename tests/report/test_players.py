@@ -44,7 +44,7 @@ window.tapped = [tap, context];
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of two stems and the song; then all three files get the same noise, so that a lag can be measured."""
     folder = tmp_path_factory.mktemp("page")
-    rough = np.random.default_rng(0).standard_normal(12 * RATE)
+    rough = np.random.default_rng(0).standard_normal(40 * RATE)
     noise = np.repeat(np.convolve(rough, np.full(16, 0.02), "same")[:, None], 2, axis=1).astype(np.float32)
     soundfile.write(folder / "song.wav", noise, RATE, subtype="PCM_16")
     separator, files = Separator(GRAPHS / "waves"), Files(folder / "stems", template="{stem}.{ext}", subtype="16")
@@ -68,7 +68,7 @@ def address(made: Path) -> Iterator[str]:
     server.server_close()
 
 
-def until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := true():

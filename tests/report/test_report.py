@@ -1,6 +1,7 @@
 """`ortsep run --report` from command to page: what it shows is what is in the files. Needs matplotlib."""
 
 import base64
+import html
 import io
 import json
 import os
@@ -134,7 +135,7 @@ def test_songs_of_all_kinds(
     assert "<h1>a &lt;b&gt; &amp; &#x27;c&#x27; ü%23#.wav</h1>" in text
     assert ("lossy" in text) == ("ogg" in options)
     for warning in document["warnings"]:
-        assert warning.split("'")[0] in text
+        assert html.escape(warning) in text
 
 
 def test_the_mixture_is_shown_at_the_stems_gain(tmp_path: Path) -> None:
