@@ -206,7 +206,7 @@ def described_architecture(config: Section) -> str:
 
 
 def _agree(described: str, name: str) -> bool:
-    """Whether a yaml's description fits. ``htdemucs`` is what MSST calls every Demucs; masked SCNets share SCNet's."""
+    """Whether a yaml's description fits. ``htdemucs`` is what MSST calls every Demucs."""
     return described == name or (described, name) in {("htdemucs", "hdemucs"), ("demucs", "hdemucs")}
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Shape = tuple[int, ...]
 State = dict[str, npt.NDArray[Any]]
+Kind = Literal["bs", "mel"]
 Band = tuple[int, int]
 """Its first bin, and the one behind its last."""
 
@@ -28,7 +29,7 @@ THETA = 10000.0
 class Architecture:
     """One network. S stems, C channels, F = n_fft / 2 + 1 bins."""
 
-    kind: Literal["bs", "mel"]
+    kind: Kind
     dim: int
     depth: int
     bands: tuple[Band, ...]

@@ -9,6 +9,7 @@ from ortsep.export.families.roformer.architecture import (
     BS_BANDS,
     Architecture,
     Band,
+    Kind,
     Shape,
     adjoining,
     mel_bands,
@@ -19,9 +20,6 @@ from ortsep.export.weights.frontdoor import Checkpoint, check_names, missing_set
 from ortsep.export.weights.layouts import State
 
 Model = Mapping[str, Any]
-
-SWITCHES = ("stft_normalized", "zero_dc", "skip_connection")
-"""Of the constructor; they leave no trace in the parameters."""
 
 
 def recognise(checkpoint: Checkpoint, model: Model) -> tuple[Architecture, State]:
@@ -53,20 +51,18 @@ def _read(checkpoint: Checkpoint, shapes: Mapping[str, Shape], model: Model) -> 
             f"{where} has linear attention (linear_transformer_depth above 0), which ortsep can't export; "
             "take a model without it"
         )
-    kind = "bs" if checkpoint.architecture.name == "bs_roformer" else "mel"
+    kind: Kind = "bs" if checkpoint.architecture.name == "bs_roformer" else "mel"
     try:
-        dim = shapes["band_split.to_features.0.1.weight"][0]
         heads = shapes["layers.0.0.layers.0.0.to_gates.weight"][0]
         gammas = [
             shapes[f"band_split.to_features.{b}.0.gamma"][0] for b in range(count(r"band_split\.to_features\.(\d+)\."))
         ]
-        mask = "mask_estimators.0.to_freqs.0.0"
         layers = count(r"mask_estimators\.0\.to_freqs\.0\.0\.(\d+)\.weight")
         n_fft = _number(checkpoint, model, "stft_n_fft", 2048)
         channels = _channels(checkpoint, kind, gammas, n_fft, model)
         return Architecture(
-            kind="bs" if kind == "bs" else "mel",
-            dim=dim,
+            kind=kind,
+            dim=shapes["band_split.to_features.0.1.weight"][0],
             depth=count(r"layers\.(\d+)\."),
             bands=_bands(checkpoint, kind, tuple(g // (2 * channels) for g in gammas), n_fft, model),
             stems=count(r"mask_estimators\.(\d+)\."),
@@ -77,10 +73,12 @@ def _read(checkpoint: Checkpoint, shapes: Mapping[str, Shape], model: Model) -> 
             time_depth=count(r"layers\.0\.0\.layers\.(\d+)\."),
             freq_depth=count(r"layers\.0\.1\.layers\.(\d+)\."),
             mask_layers=layers - 1,
-            mask_hidden=shapes[f"{mask}.0.weight"][0] if layers > 1 else 0,
+            mask_hidden=shapes["mask_estimators.0.to_freqs.0.0.0.weight"][0] if layers > 1 else 0,
             n_fft=n_fft,
             hop=_hop(checkpoint, model, n_fft),
-            **{name: _switch(checkpoint, model, switch) for name, switch in zip(_FIELDS, SWITCHES, strict=True)},
+            normalized=_switch(checkpoint, model, "stft_normalized", False),
+            zero_dc=_switch(checkpoint, model, "zero_dc", True),
+            skip=_switch(checkpoint, model, "skip_connection", False),
         )
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise WeightsError(
@@ -89,11 +87,8 @@ def _read(checkpoint: Checkpoint, shapes: Mapping[str, Shape], model: Model) -> 
         ) from error
 
 
-_FIELDS = ("normalized", "zero_dc", "skip")
-
-
-def _switch(checkpoint: Checkpoint, model: Model, name: str) -> bool:
-    value = model.get(name, name == "zero_dc")
+def _switch(checkpoint: Checkpoint, model: Model, name: str, default: bool) -> bool:
+    value = model.get(name, default)
     if type(value) is not bool:
         raise WeightsError(f"the configuration of {checkpoint.path} has {name} {value!r}, not true or false; mend it")
     return value
@@ -116,7 +111,7 @@ def _hop(checkpoint: Checkpoint, model: Model, n_fft: int) -> int:
     return hop
 
 
-def _channels(checkpoint: Checkpoint, kind: str, gammas: list[int], n_fft: int, model: Model) -> int:
+def _channels(checkpoint: Checkpoint, kind: Kind, gammas: list[int], n_fft: int, model: Model) -> int:
     """1 or 2, by the bins that all bands have together; mono models are told by what is left."""
     bins = n_fft // 2 + 1
     mel = () if kind == "bs" else _mel(checkpoint, len(gammas), n_fft, model)
@@ -139,7 +134,7 @@ def _mel(checkpoint: Checkpoint, count: int, n_fft: int, model: Model) -> tuple[
         ) from error
 
 
-def _bands(checkpoint: Checkpoint, kind: str, widths: tuple[int, ...], n_fft: int, model: Model) -> tuple[Band, ...]:
+def _bands(checkpoint: Checkpoint, kind: Kind, widths: tuple[int, ...], n_fft: int, model: Model) -> tuple[Band, ...]:
     if kind == "bs":
         return adjoining(widths)
     bands = _mel(checkpoint, len(widths), n_fft, model)
