@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ortsep.base.errors import FileMissing, WeightsError
+from ortsep.base.errors import FileMissing, UsageError, WeightsError
 from ortsep.base.whole import scratch
 from ortsep.export.families.spleeter import reference, tensorflow_route
+from ortsep.export.families.spleeter.config import configured
 from ortsep.export.families.spleeter.graph import spleeter_graph
 from ortsep.export.families.spleeter.weights import (
     FRAMES,
@@ -34,7 +35,7 @@ from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
 ROUTES = ("direct", "tensorflow")
-CONFIG = ""
+CONFIG = "Spleeter's own json, with instrument_list, F and the model's type"
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1
@@ -132,9 +133,14 @@ def load(card: Card, choice: Choice) -> Spleeter:
     """A model from the official archive, from one's own checkpoint, or random.
 
     ``choice.path``: a folder with ``model.index`` and ``model.data-*`` (or whichever its file ``checkpoint`` names), an
-    ``.index`` file, or an archive like the official one. Raises DownloadError, FileMissing, WeightsError, and
+    ``.index`` file, or an archive like the official one; ``choice.config`` is the json that it was trained with, where
+    that is none of Spleeter's own. Raises DownloadError, FileMissing, WeightsError, and
     UsageError for a part of the stems, and MissingDependency where the route is TensorFlow's and it is not installed.
     """
+    if choice.config is not None:
+        if choice.official:
+            raise UsageError(f"the official weights of {card.name} need no configuration; leave --config out")
+        card = configured(card, choice.config)
     refuse_a_part(card, choice.stems, "each mask is a ratio over all stems")
     if choice.route == "tensorflow":
         tensorflow_route.load_tensorflow()  # before anything is half made
