@@ -15,7 +15,7 @@ TYPES = {"unet.unet": False, "unet.softmax_unet": True}
 """Its networks, and whether their masks are a softmax over the stems."""
 FIXED = {"frame_length": 4096, "frame_step": 1024, "T": FRAMES, "n_channels": 2}
 """What every published model has, and the exported graph is made for."""
-CHOSEN = {"separation_exponent": 2, "mask_extension": "zeros"}
+CHOSEN: dict[str, Any] = {"separation_exponent": 2, "mask_extension": "zeros"}
 """What is an option of ``ortsep run``, as every published model has it."""
 LONGEST = 1 << 16
 """Bytes."""
@@ -30,11 +30,11 @@ def configured(card: Card, path: Path) -> Card:
     for key, value in FIXED.items():
         if data.get(key, value) != value:
             raise WeightsError(f"{path} has {key} {str(data[key])[:20]}, and only {value} can be exported; mend it")
-    for key, value in CHOSEN.items():
-        if data.get(key, value) != value:
+    for key, standing in CHOSEN.items():
+        if data.get(key, standing) != standing:
             raise WeightsError(
                 f"{path} has {key} {str(data[key])[:20]}, which is chosen when the model runs (--exponent, "
-                f"--mask-extension); write {value} there"
+                f"--mask-extension); write {standing} there"
             )
     stems, bins, rate = data.get("instrument_list"), data.get("F", 1024), data.get("sample_rate", card.sample_rate)
     if not isinstance(stems, list) or not 1 <= len(stems) <= 16 or not all(isinstance(s, str) for s in stems):
