@@ -23,11 +23,12 @@ def weights(rows: int, columns: int, seed: int) -> F64:
     return values.astype(np.float32).astype(np.float64)
 
 
-def network(x: F64, w: F64) -> F64:
+def network(x: F64, w: F64, bias: float = 0.0) -> F64:
     """The network in float64, [B, columns, ..., T] to [B, rows, ..., T]: leaky ReLU of three taps on the last axis."""
     padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 1)])
     length = x.shape[-1]
     y = sum(np.einsum("rc,bc...->br...", w[k], padded[..., k : k + length]) for k in range(len(TAPS)))
+    y = y + bias
     return np.where(y > 0, y, 0.1 * y)
 
 
@@ -56,13 +57,14 @@ class Writer:
         x = self.op("Transpose", x, perm=list(order))
         return self.op("Reshape", x, self.const(np.array(last, np.int64)), name=name)
 
-    def network(self, x: str, w: F64, rank: int) -> str:
+    def network(self, x: str, w: F64, rank: int, bias: float = 0.0) -> str:
         """``network`` on [B, columns, ..., T] of ``rank`` 3 or 4."""
         taps = np.moveaxis(w, 0, -1).astype(np.float32)
         pads = [0, 1, 0, 1] if rank == 4 else [1, 1]
         if rank == 4:
             taps = taps[:, :, None, :]
-        return self.op("LeakyRelu", self.op("Conv", x, self.const(taps), pads=pads), alpha=0.1)
+        shift = self.const(np.full(len(taps), bias, np.float32))
+        return self.op("LeakyRelu", self.op("Conv", x, self.const(taps), shift, pads=pads), alpha=0.1)
 
     def save(
         self,
@@ -104,6 +106,8 @@ def spleeter(path: Path, seed: int) -> Path:
 
 
 N, F, T = 343980, 2048, 336
+BIAS = 0.1
+"""Of HTDemucs's network: without one, what standardises its inputs would not show."""
 
 
 def demucs(path: Path, make: str, stems: int = 4, seed: int = 3) -> Path:
@@ -116,14 +120,14 @@ def demucs(path: Path, make: str, stems: int = 4, seed: int = 3) -> Path:
         "mixxx": ("input", ""),
         "stemsplit": ("mix", ""),
     }[make]
-    waves = g.network(mix, weights(2 * stems, 2, seed), 3)
+    waves = g.network(mix, weights(2 * stems, 2, seed), 3, BIAS)
     if not spectrum:
         name = {"mixxx": "output", "stemsplit": "stems"}[make]
         g.op("Reshape", waves, g.const(np.array([1, stems, 2, N], np.int64)), name=name)
         declared = [1, 0, 2, N] if make == "mixxx" else [1, stems, 2, N]
         return g.save(path, {mix: [1, 2, N]}, {name: declared})
     x = g.op("Reshape", spectrum, g.const(np.array([1, 4, F, T], np.int64)))
-    spectra = g.network(x, weights(4 * stems, 4, seed + 1), 4)
+    spectra = g.network(x, weights(4 * stems, 4, seed + 1), 4, BIAS)
     shapes: dict[str, tuple[list[object], list[object], list[object]]] = {
         "sevagh": ([1, 4, F, T], [1, stems, 4, F, T], [1, stems, 2, N]),
         "openkara": ([1, 2, 2, F, T], [1, stems, 2, 2, F, T], [1, stems, 2, N]),

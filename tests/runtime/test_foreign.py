@@ -51,10 +51,10 @@ def demucs_host(mix: F64, make: str, stems: int = 4, seed: int = 3) -> F64:
     wt, w = weights(2 * stems, 2, seed), weights(4 * stems, 4, seed + 1)
 
     def waves(x: F64) -> F64:
-        return network(x, wt).reshape(1, stems, 2, -1)
+        return network(x, wt, files.BIAS).reshape(1, stems, 2, -1)
 
     def hybrid(x: F64, xt: F64) -> tuple[F64, F64]:
-        return network(x, w).reshape(1, stems, 4, *x.shape[2:]), waves(xt)
+        return network(x, w, files.BIAS).reshape(1, stems, 4, *x.shape[2:]), waves(xt)
 
     def chunk(part: F64) -> F64:
         if make in ("mixxx", "stemsplit"):
@@ -66,7 +66,7 @@ def demucs_host(mix: F64, make: str, stems: int = 4, seed: int = 3) -> F64:
 
 
 @pytest.mark.parametrize("make", ["sevagh", "openkara", "openvino", "mixxx", "stemsplit"])
-@pytest.mark.parametrize("samples", [files.N + 100_001, 50_001])
+@pytest.mark.parametrize("samples", [files.N + 10_001, 50_001])
 def test_demucs_of_five_makes(tmp_path: Path, snr: Snr, make: str, samples: int) -> None:
     path = files.demucs(tmp_path / "model.onnx", make)
     mix = song(samples)
@@ -133,7 +133,7 @@ def test_outputs_named_by_their_stems(tmp_path: Path, snr: Snr) -> None:
 def test_silence_and_mono(tmp_path: Path, snr: Snr) -> None:
     path = files.demucs(tmp_path / "model.onnx", "openvino")
     silence = separated(path, np.zeros((2, 30_000)))
-    assert all(not wave.any() for wave in silence.values())
+    assert all(0 < np.abs(wave).max() < 1e-4 for wave in silence.values())  # the biases, brought back by 1e-5
     mono = song(40_001)[:1]
     expected = demucs_host(np.repeat(mono, 2, 0), "openvino").mean(1)
     result = separated(path, mono[0])
@@ -201,7 +201,7 @@ def mdx_host(mix: F64, seed: int = 1, **options: Any) -> F64:
     return hosts.uvr_mdx(mix, lambda x: network(x, weights(4, 4, seed)), *MDX.values(), **options)
 
 
-@pytest.mark.parametrize("samples", [500_001, 261_120, 90_000, 254_976 + 3])
+@pytest.mark.parametrize("samples", [500_001, 90_000, 254_976 + 3])
 def test_mdx_net_as_uvr_runs_it(tmp_path: Path, snr: Snr, samples: int) -> None:
     path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")  # compensate 1.035, vocals
     mix = song(samples)
@@ -243,7 +243,7 @@ def test_mdx_net_of_silence_and_mono(tmp_path: Path, snr: Snr) -> None:
     assert snr(stem[0], separated(path, mono[0])["vocals"]) >= GATE
 
 
-@pytest.mark.parametrize("samples", [900_001, 300_000, 100_001])
+@pytest.mark.parametrize("samples", [400_001, 300_000, 100_001])
 def test_port_bs_roformer(tmp_path: Path, snr: Snr, samples: int) -> None:
     path = files.roformer(tmp_path / "bs.onnx", 2)
     (tmp_path / "stems.txt").write_text("vocals\nother\n")
