@@ -65,7 +65,7 @@ def test_a_process_that_is_stuck_in_a_library_ends(tmp_path: Path, how: signal.S
     ("library", "command", "how"),
     [
         ("torch", ["ortsep.cli", "export", "htdemucs", *CATALOGUE], signal.SIGINT),
-        ("torch", ["ortsep.cli", "export", "spleeter:2stems", *CATALOGUE], signal.SIGTERM),
+        ("onnx", ["ortsep.cli", "export", "spleeter:2stems", *CATALOGUE], signal.SIGTERM),
         ("torch", ["ortsep.cli", "export", "moises_light:paper_small", *CATALOGUE], signal.SIGINT),
         ("onnx", ["ortsep.cli", "export", "umxse", *CATALOGUE], signal.SIGTERM),
         ("onnx", ["ortsep.cli", "validate", "made"], signal.SIGINT),
