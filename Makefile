@@ -5,7 +5,9 @@ PYTHON ?= python3
 FULL := .venv
 LEAN := .venv-lean
 LEAN_TESTS := $(filter-out $(addprefix tests/,data/ export/ parity/ training/ server/ fleet/),$(wildcard tests/*/))
-FULL_TESTS := $(addprefix tests/,export parity training server fleet report/test_report.py base/test_interrupt.py measure/test_operations.py)
+# The rooms that need more than the runtime, and of the others the tests that are skipped where it is alone.
+FULL_TESTS := $(addprefix tests/,export parity training server fleet) $(shell grep -rl --include='test_*.py' \
+	-e 'importorskip."onnx"' -e 'importorskip."matplotlib"' -e 'importorskip."torch"' $(LEAN_TESTS))
 TORCH ?= torch==2.13.0
 SOURCES = $(sort $(shell find base models stems runtime export -type f -not -name '*.pyc'))
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
-from test_foreign import decoded, ffmpeg, real
+from test_playlists import decoded, ffmpeg, real
 from test_song import FORMATS, RATE, music, read, refused, save
 from test_surroundings import MORE, ape
 
