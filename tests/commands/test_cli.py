@@ -75,7 +75,7 @@ def test_json_is_one_document(place: Path) -> None:
 def test_inline_audio_needs_no_files(place: Path) -> None:
     done = ortsep("run", "waves", "song.wav", "--json", "--inline-audio", "--duration", "0.1", cwd=place)
     document = json.loads(done.stdout)
-    audio = np.array(document["outputs"][0]["audio"])
+    audio = np.array(document["stems"][0]["audio"])
     x, _ = soundfile.read(place / "song.wav", frames=800)
     np.testing.assert_allclose(audio, 0.25 * x.T, atol=1e-6)
     assert not (place / "separated").exists()
