@@ -80,11 +80,12 @@ def test_no_file_and_no_place(tmp_path: Path) -> None:
         read_manifest(tmp_path / "stems.txt")
     with pytest.raises(ModelError):
         read_manifest(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError):
-        write_manifest(tmp_path / "none" / "stems.txt", ["a"])
+        write_manifest(tmp_path / "file" / "stems.txt", ["a"])
     with pytest.raises(ModelError):
         write_manifest(tmp_path / "stems.txt", ["a", "A"])
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @settings(max_examples=200, deadline=None)
