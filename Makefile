@@ -14,7 +14,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help published demo wheel export validate run test test-lean test-full fuzz soak lint format bench clean FORCE
+.PHONY: help published demo wheel export validate run test test-lean test-full test-long fuzz soak lint format bench clean FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,13 +49,16 @@ bench: $(FULL)/installed ## Speed and memory beside the original: MODEL=name|pat
 	@test -n "$(MODEL)" || { echo "say which model: make bench MODEL=htdemucs" >&2; exit 2; }
 	$(FULL)/bin/ortsep bench "$(MODEL)" --against original $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(SONG),--song "$(SONG)") $(ARGS)
 
-test: test-lean test-full ## All tests: the runtime's without torch, the exporter's with it
+test: test-lean test-full ## The tests: the runtime's without torch, the exporter's with it
 
 test-lean: $(LEAN)/installed
-	$(LEAN)/bin/python -m pytest $(LEAN_TESTS) $(ARGS)
+	$(LEAN)/bin/python -m pytest -m "not long" $(LEAN_TESTS) $(ARGS)
 
 test-full: $(FULL)/installed
-	$(FULL)/bin/python -m pytest $(FULL_TESTS) $(ARGS)
+	$(FULL)/bin/python -m pytest -m "not long" $(FULL_TESTS) $(ARGS)
+
+test-long: $(FULL)/installed ## The tests that take minutes each: whole networks against their originals, a training run
+	$(FULL)/bin/python -m pytest -m long tests $(ARGS)
 
 fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
 	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)

@@ -31,6 +31,7 @@ def htdemucs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_model("htdemucs", choose_weights("random:1"), tmp_path_factory.mktemp("htdemucs") / "htdemucs").folder
 
 
+@pytest.mark.long
 def test_full_size_htdemucs_equals_its_original(htdemucs: Path) -> None:
     """STFT, graph in float64, and end to end on a signal with silence in the middle and at the end, stereo and mono."""
     report = validate_model(htdemucs, seconds=9.0)
@@ -40,6 +41,7 @@ def test_full_size_htdemucs_equals_its_original(htdemucs: Path) -> None:
     assert load_model(htdemucs).spec.validation == report.figures
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cut", [("songs/slow_motion_dream.mp3", 0, 11), ("songs/lets_go_fishin.ogg", 40, 30)])
 def test_htdemucs_on_music(htdemucs: Path, cut: tuple[str, int, int], shared_audio: Path, snr: Snr) -> None:
     name, start, seconds = cut
@@ -54,7 +56,11 @@ def test_htdemucs_on_music(htdemucs: Path, cut: tuple[str, int, int], shared_aud
     assert snr(original.separate(mix), stems) >= 90
 
 
-@pytest.mark.parametrize("name", ["umxse", "larsnet", "moises_light:paper_small", "spleeter:2stems"])
+SLOW = [pytest.param(name, marks=pytest.mark.long) for name in ("larsnet", "moises_light:paper_small")]
+"""Their runtime is held to the original package, with smaller weights or less audio, in their own parity files."""
+
+
+@pytest.mark.parametrize("name", ["umxse", "spleeter:2stems", *SLOW])
 def test_a_model_of_each_family_equals_its_original(name: str, tmp_path: Path) -> None:
     folder = export_model(name, choose_weights("random:1"), tmp_path / "model").folder
     report = validate_model(folder, seconds=6.0)

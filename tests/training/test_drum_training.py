@@ -137,6 +137,7 @@ def test_a_batch_is_of_one_mixture() -> None:
     assert not torch.allclose(power[0] / power[0].sum(), power[1] / power[1].sum())
 
 
+@pytest.mark.long
 def test_a_short_run_leaves_a_checkpoint_that_exports(tmp_path: Path) -> None:
     main([str(tmp_path), "--steps", "3", "--batch", "2", "--slots", "2", "--pool", "1", "--seed", "4"])
     assert '"step": 3' in (tmp_path / "log.jsonl").read_text()
