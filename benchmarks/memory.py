@@ -1,6 +1,6 @@
 """Peak memory by length of song: `python benchmarks/memory.py [MODEL...] [--minutes 3 30 180]`.
 
-Each run is a process of its own whose peak the kernel counts (ru_maxrss). Without MODEL the small graphs of the tests
+Each run is a process of its own that tells its peak. Without MODEL the small graphs of the tests
 are taken, one of each domain: their networks are nothing, so that what grows would be ours. Songs are seeded noise at
 the model's rate, made on the fly and deleted. Exits with 1 where a peak grows by more than 5% and 30 MB.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from ortsep.base.apart import command
 from ortsep.graphs.model import load_model
 from ortsep.measure.bench import run_worker
 
@@ -49,15 +50,8 @@ def main() -> int:
             folder = Path(tempfile.mkdtemp(prefix="ortsep-memory-", dir=arguments.folder))
             try:
                 make_song(folder / "song.wav", minutes, spec.sample_rate)
-                command = [
-                    sys.executable,
-                    "-m",
-                    "ortsep.measure.bench",
-                    reference,
-                    str(folder / "song.wav"),
-                    str(folder / "out"),
-                ]
-                peaks.append(run_worker(spec.name, [*command, arguments.options]).peak_mb)
+                worker = ("ortsep.measure.bench", reference, folder / "song.wav", folder / "out", arguments.options)
+                peaks.append(run_worker(spec.name, command(*worker)).peak_mb)
                 print(f"{peaks[-1]:>11.1f} MB", end="", flush=True)
             finally:
                 shutil.rmtree(folder)

@@ -9,7 +9,6 @@ to 1.5 dB below torch's float32 (MDX23C) or to 110 dB (SCNet); the exit status s
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ortsep.base import memory
 from ortsep.base.decibels import snr
 
 MOST_BELOW, GATE = 1.5, 110.0
@@ -72,7 +72,7 @@ def work(side: str, name: str, threads: int, folder: Path) -> None:
             out = network(x).numpy()
     took = time.process_time() - began
     np.save(folder / f"{side}.npy", out)
-    print(json.dumps([took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3]))
+    print(json.dumps([took, memory.peak() / 1e6]))
 
 
 def run(side: str, name: str, threads: int, folder: Path) -> tuple[float, float]:

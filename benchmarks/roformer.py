@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ortsep.base import memory
 from ortsep.export.family import Choice
 from ortsep.models.catalogue import find_card
 
@@ -26,7 +27,7 @@ HOP = 441
 def usage() -> tuple[float, float]:
     """CPU seconds of this process, and its peak in MB."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return used.ru_utime + used.ru_stime, memory.peak() / 1e6
 
 
 def noise(frames: int) -> dict[str, Any]:

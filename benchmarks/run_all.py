@@ -25,6 +25,7 @@ import onnxruntime
 import sherpa_spleeter
 import soundfile
 
+from ortsep.base.apart import command
 from ortsep.base.errors import OrtsepError
 from ortsep.graphs.model import load_model
 from ortsep.measure.bench import measure, noise_song
@@ -49,23 +50,22 @@ SECONDS = {"spleeter:2stems": 240.0, SHERPA: 240.0}
 def bench(name: str, seconds: float, runs: int, folder: Path) -> dict[str, Any]:
     """One model's row. Raises what a missing package or an unknown model raises."""
     card = find_card(name.removesuffix("/sherpa-onnx"))
-    # Heavy work is done in processes of its own: on Linux a child's peak memory begins with its parent's.
     exported = folder / "model"
     _quiet([sys.executable, "-m", "ortsep.cli", "export", card.name, "--weights", "random", "-o", str(exported)])
     model = load_model(exported)
     song = folder / "noise.wav"
     noise_song(song, seconds, model.spec.sample_rate, model.spec.channels)
     target = str(model.folder if len(model.members) > 1 else model.file(model.members[0]))
-    worker = [sys.executable, "-m", "ortsep.measure.bench", target, str(song), str(folder / "stems")]
     theirs = folder / "theirs"
     if name == SHERPA:
         threads = os.cpu_count() or 1
         against, other = "sherpa-onnx", sherpa_spleeter.prepare(folder, song, theirs, threads)
         options = {"threads": threads}
     else:
-        other = [sys.executable, "-m", "ortsep.export.reference", card.name, "random", str(song), str(theirs)]
+        other = command("ortsep.export.reference", card.name, "random", song, theirs)
         against, options = "original", {}
-    result = measure([*worker, json.dumps(options)], {against: other}, runs, seconds, _say)
+    worker = command("ortsep.measure.bench", target, song, folder / "stems", json.dumps(options))
+    result = measure(worker, {against: other}, runs, seconds, _say)
     row = {
         "model": name if name == SHERPA else card.name,
         "seconds": seconds,

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base import memory
 from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import load_model
 from ortsep.graphs.session import Session
@@ -42,11 +43,6 @@ def example(folder: Path) -> tuple[Path, dict[str, F32]]:
     return model.file(model.members[0]), Network(Graphs(model, threads=1), range(len(spec.stems))).example(mix)
 
 
-def peak_mb() -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return float(line.split()[1]) / 1e3
-
-
 def work(path: Path, feeds: Mapping[str, F32], way: str) -> dict[str, float]:
     """Seconds a chunk and peak memory of one way, after a chunk to warm up."""
     cores = len(os.sched_getaffinity(0))
@@ -61,7 +57,7 @@ def work(path: Path, feeds: Mapping[str, F32], way: str) -> dict[str, float]:
         for done in [pool.submit(session.run, feeds) for _ in range(calls)]:
             done.result()
         took = time.perf_counter() - began
-    return {"seconds": took / CHUNKS, "peak": peak_mb()}
+    return {"seconds": took / CHUNKS, "peak": memory.peak() / 1e6}
 
 
 def possible(path: Path) -> list[str]:

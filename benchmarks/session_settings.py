@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from ortsep.base import memory
 from ortsep.measure.gauge import ceiling
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -28,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def worker(path: str, setting: dict[str, Any]) -> None:
     import onnxruntime as ort
 
-    from ortsep.export.optimize import peak_mb, seeded_inputs
+    from ortsep.export.optimize import seeded_inputs
     from ortsep.graphs.session import _share_arena
 
     inputs = seeded_inputs(__import__("pathlib").Path(path), {})
@@ -51,7 +52,7 @@ def worker(path: str, setting: dict[str, Any]) -> None:
         began = time.perf_counter()
         session.run(None, inputs)
         took.append(time.perf_counter() - began)
-    print(json.dumps({"load": load, "seconds": statistics.median(took[1:]), "peak": peak_mb()}))
+    print(json.dumps({"load": load, "seconds": statistics.median(took[1:]), "peak": memory.peak() / 1e6}))
 
 
 def main(path: str, rounds: int = 3) -> None:

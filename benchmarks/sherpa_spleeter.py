@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.base import memory
 from ortsep.base.errors import MissingDependency
 from ortsep.export.exporter import choose_weights
 from ortsep.export.families.spleeter.original import Spleeter
@@ -94,7 +95,7 @@ def worker(graphs: Path, song: Path, output: Path, threads: int) -> None:
         wave = np.asarray(channels.data)[:, N_FFT : N_FFT + len(mix)]
         soundfile.write(output / f"{stem}.wav", wave.T, rate, subtype="FLOAT")
     took = time.perf_counter() - began
-    print(json.dumps({"ready": ready, "seconds": took, "backend": "sherpa-onnx"}))
+    print(json.dumps({"ready": ready, "seconds": took, "backend": "sherpa-onnx", "peak_mb": memory.peak() / 1e6}))
 
 
 def prepare(folder: Path, song: Path, output: Path, threads: int) -> list[str]:
@@ -104,7 +105,6 @@ def prepare(folder: Path, song: Path, output: Path, threads: int) -> list[str]:
     """
     if find_spec("sherpa_onnx") is None:
         raise MissingDependency("sherpa-onnx is not installed; pip install 'ortsep[bench]'")
-    # a child's peak memory begins with its parent's, so that the weights are not loaded here
     subprocess.run([sys.executable, __file__, "--write", str(folder)], check=True)
     return [sys.executable, __file__, "--worker", str(folder), str(song), str(output), str(threads)]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 
 def worker(path: Path, blocks: int, threads: int) -> None:
-    from ortsep.export.optimize import peak_mb, seeded_inputs
+    from ortsep.base import memory
+    from ortsep.export.optimize import seeded_inputs
     from ortsep.graphs.session import Session
 
     (shape,) = (value.shape for value in seeded_inputs(path, {}).values())
@@ -28,7 +29,11 @@ def worker(path: Path, blocks: int, threads: int) -> None:
         session.run(inputs)
         took.append((time.perf_counter() - began) / blocks)
         busy.append((time.process_time() - used) / blocks)
-    print(json.dumps({"wall": statistics.median(took[1:]), "cpu": statistics.median(busy[1:]), "peak": peak_mb()}))
+    print(
+        json.dumps(
+            {"wall": statistics.median(took[1:]), "cpu": statistics.median(busy[1:]), "peak": memory.peak() / 1e6}
+        )
+    )
 
 
 def main() -> None:

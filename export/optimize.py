@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.base import memory
+from ortsep.base.apart import NoAnswer, ask
 from ortsep.base.decibels import snr
 from ortsep.base.errors import FileMissing, ModelError, OrtsepError, OutputError, UsageError
 from ortsep.base.whole import scratch
@@ -192,13 +192,11 @@ def _measured(
     made: dict[str, list[tuple[float, float, float]]] = {side: [] for side in paths}
     for _ in range(runs):
         for side, path in paths.items():
-            command = [sys.executable, "-m", "ortsep.export.optimize", str(path), json.dumps(sizes)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                words = done.stderr.strip().splitlines() or ["no message"]
-                raise ModelError(f"the graph {side} could not be measured: {words[-1]}; report it")
-            figures = json.loads(done.stdout.strip().splitlines()[-1])
-            made[side].append((figures["load"], figures["seconds"], figures["peak_mb"]))
+            try:
+                load, seconds, peak = ask(__name__, path, json.dumps(sizes))
+            except NoAnswer as error:
+                raise ModelError(f"the graph {side} could not be measured ({error}); report it") from error
+            made[side].append((load, seconds, peak))
     medians = []
     for side, all_runs in made.items():
         load, seconds, peak = (float(middle) for middle in np.median(all_runs, axis=0))
@@ -241,8 +239,8 @@ def _copy_manifest(source: Path, target: Path, say: Say) -> None:
         raise OutputError(f"{copy} can't be written ({error.strerror}); copy {manifest} beside the file") from error
 
 
-def worker(path: str, sizes: Mapping[str, Sequence[int]], runs: int = 3) -> None:
-    """Load a graph, run it on noise, and print how long that took as one JSON line."""
+def answer(path: str, sizes: str, runs: str = "3") -> tuple[float, float, float]:
+    """Load a graph and run it on noise of ``sizes`` (JSON by input): seconds to load and to run, peak MB."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -252,28 +250,11 @@ def worker(path: str, sizes: Mapping[str, Sequence[int]], runs: int = 3) -> None
     load = time.perf_counter() - began
     rng = np.random.default_rng(0)
     kinds = {value.name: _KINDS[value.type] for value in session.get_inputs()}
-    inputs = {name: (rng.standard_normal(size) * 0.3).astype(kinds[name]) for name, size in sizes.items()}
+    shapes = json.loads(sizes).items()
+    inputs = {name: (rng.standard_normal(shape) * 0.3).astype(kinds[name]) for name, shape in shapes}
     took = []
-    for _ in range(runs + 1):
+    for _ in range(int(runs) + 1):
         began = time.perf_counter()
         session.run(None, inputs)
         took.append(time.perf_counter() - began)
-    print(json.dumps({"load": load, "seconds": float(np.median(took[1:])), "peak_mb": peak_mb()}))
-
-
-def peak_mb() -> float:
-    """This process's own peak memory in MB.
-
-    Not ru_maxrss on Linux: a process that a large one starts begins with the large one's.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return float(line.split()[1]) / 1e3
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-if __name__ == "__main__":
-    worker(sys.argv[1], json.loads(sys.argv[2]))
+    return load, float(np.median(took[1:])), memory.peak() / 1e6

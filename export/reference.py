@@ -1,16 +1,18 @@
-"""``python -m ortsep.export.reference NAME WEIGHTS SONG OUTPUT``: the original's separation, file to files, timed.
+"""The original's separation, file to files, timed in a process of its own (``ortsep.base.apart``).
 
 The other side of ``ortsep bench``: reads with libsndfile, separates with the family's ``Original.baseline``, writes
-float wav, and prints one JSON line.
+float wav, and answers as ``ortsep.measure.bench`` does.
 """
 
-import json
-import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from ortsep.base import memory
 
 
-def main(name: str, weights: str, song: str, output: str) -> None:
+def answer(name: str, weights: str, song: str, output: str) -> dict[str, Any]:
+    """``weights``: a file of one's own, "random", or nothing for the official ones. Raises what the family raises."""
     import soundfile
 
     from ortsep.export.exporter import choose_weights
@@ -29,8 +31,4 @@ def main(name: str, weights: str, song: str, output: str) -> None:
     for stem, wave in zip(names, stems, strict=True):
         soundfile.write(folder / f"{stem}.wav", wave.T, rate, subtype="FLOAT")
     took = time.perf_counter() - began
-    print(json.dumps({"ready": ready, "seconds": took, "backend": backend}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    return {"ready": ready, "seconds": took, "backend": backend, "peak_mb": memory.peak() / 1e6}

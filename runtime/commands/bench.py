@@ -1,13 +1,13 @@
 """``ortsep bench``: speed and memory here, beside the original where its package is installed."""
 
 import json
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ortsep import __version__
+from ortsep.base import apart
 from ortsep.base.errors import MissingDependency, UsageError
 from ortsep.base.whole import scratch
 from ortsep.commands.terminal import screen
@@ -41,12 +41,11 @@ def bench_command(
         else:
             found = counted(song)
             seconds = found.samples / found.sample_rate
-        ours = [sys.executable, "-m", "ortsep.measure.bench", target, str(song), str(folder), "{}"]
+        ours = apart.command("ortsep.measure.bench", target, song, folder, "{}")
         others = {}
         if against is not None:
             source = model.spec.weights.source if model.spec.weights.random else weights or ""
-            other = [sys.executable, "-m", "ortsep.export.reference", model.spec.entry, source, str(song), str(folder)]
-            others["original"] = other
+            others["original"] = apart.command("ortsep.export.reference", model.spec.entry, source, song, folder)
         result = measure(ours, others, runs, seconds, _Told(runs, ["ortsep", *others]))
     screen.clear()
     document = {"version": __version__, "model": model.spec.name, "size_mb": round(model.size() / 1e6, 1), **result}

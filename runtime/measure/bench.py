@@ -1,15 +1,11 @@
 """Measuring speed and memory: each run in a process of its own, sides interleaved, medians of ratios.
 
-A worker loads a model, separates one file to files, and prints one JSON line; its peak memory is what the kernel
-counted (``ru_maxrss``). A machine that drifts makes single times worthless; ratios of neighbouring runs hold.
+A worker (``ortsep.base.apart``) loads a model, separates one file to files, and answers what that took, its own peak
+memory too. A machine that drifts makes single times worthless; ratios of neighbouring runs hold.
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ortsep.base import memory
+from ortsep.base.apart import NoAnswer, answer_of
 from ortsep.base.errors import OrtsepError
 
 Say = Callable[[str], None]
@@ -56,28 +54,16 @@ class Summary:
 def run_worker(side: str, command: Sequence[str]) -> Run:
     """Run a worker to its end. Raises OrtsepError with the worker's last words where it fails."""
     began = time.time()
-    result, usage = _run(side, command)
-    scale = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kB on Linux
-    ready, seconds = result["ready"] - began, result["seconds"]
-    return Run(side, ready, seconds, result.get("graphs"), usage.ru_maxrss / scale, result["backend"])
+    said = _answer(side, command)
+    return Run(side, said["ready"] - began, said["seconds"], said.get("graphs"), said["peak_mb"], said["backend"])
 
 
-def _run(side: str, command: Sequence[str]) -> tuple[dict[str, Any], Any]:
-    """What a worker printed last, and what the kernel says that it used."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=out, stderr=errors)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            words = errors.read().strip().splitlines() or ["no message"]
-            raise OrtsepError(f"the benchmark of {side} failed: {words[-1]}")
-        return json.loads(out.read().strip().splitlines()[-1]), usage
+def _answer(side: str, command: Sequence[str]) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = answer_of(command)
+    except NoAnswer as error:
+        raise OrtsepError(f"the benchmark of {side} failed: {error}") from error
+    return said
 
 
 def measure(
@@ -97,7 +83,7 @@ def measure(
     median, mine = statistics.median(rates), result["medians"]["ortsep"]
     counted: dict[str, Any] = {"gflop": None, "ceiling": median, "shares": None}
     if mine["backend"] == "cpu":
-        gflop = _run("ortsep", [*ours, "count"])[0]["operations"] / 1e9
+        gflop = _answer("ortsep", [*ours, "count"])["operations"] / 1e9
         if np.isfinite(gflop):
             shares = {"graphs": gflop / mine["graphs"] / median, "end_to_end": gflop / mine["seconds"] / median}
             counted |= {"gflop": gflop, "shares": shares}
@@ -156,8 +142,15 @@ def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2)
             left -= len(block)
 
 
-def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
-    """Separate one file with ortsep and print what it took."""
+def answer(model: str, song: str, output: str, options: str = "{}", what: str = "time") -> dict[str, Any]:
+    """Separate one file with ortsep: what it took or, on the CPU, the floating-point operations of the graphs (count).
+
+    ``options``: arguments of Separator in JSON.
+    """
+    return (_counted if what == "count" else _timed)(model, song, Path(output), json.loads(options))
+
+
+def _timed(model: str, song: str, output: Path, options: dict[str, Any]) -> dict[str, Any]:
     from ortsep.base import heap
     from ortsep.measure.gauge import GraphTime
     from ortsep.options import Options
@@ -169,13 +162,12 @@ def worker(model: str, song: str, output: str, options: dict[str, Any]) -> None:
     separator = Separator(model, **options, observer=graphs)
     provider = separator.provider
     ready, began = time.time(), time.perf_counter()
-    separate_file(separator, song, Files(output=Path(output)), Options())
-    took = time.perf_counter() - began
-    print(json.dumps({"ready": ready, "seconds": took, "graphs": graphs.seconds, "backend": provider}))
+    separate_file(separator, song, Files(output=output), Options())
+    took, peak = time.perf_counter() - began, memory.peak() / 1e6
+    return {"ready": ready, "seconds": took, "graphs": graphs.seconds, "backend": provider, "peak_mb": peak}
 
 
-def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None:
-    """Separate one file on the CPU and print the floating-point operations of the graphs."""
+def _counted(model: str, song: str, output: Path, options: dict[str, Any]) -> dict[str, Any]:
     from ortsep.base.whole import scratch
     from ortsep.measure.gauge import Operations
     from ortsep.options import Options
@@ -184,10 +176,5 @@ def counter(model: str, song: str, output: str, options: dict[str, Any]) -> None
 
     with scratch("ortsep-count") as folder:
         record = Operations(folder)
-        separate_file(Separator(model, **options, observer=record), song, Files(output=Path(output)), Options())
-        print(json.dumps({"operations": record.count()}))
-
-
-if __name__ == "__main__":
-    *places, settings = sys.argv[1:5]
-    (counter if sys.argv[5:] == ["count"] else worker)(places[0], places[1], places[2], json.loads(settings))
+        separate_file(Separator(model, **options, observer=record), song, Files(output=output), Options())
+        return {"operations": record.count()}

@@ -1,15 +1,11 @@
 """Does an execution provider work: loads, runs, equals the CPU, is faster? Measured on a golden input, not believed.
 
-A provider is examined in a process of its own (``python -m ortsep.measure.doctor``): one that crashes or hangs is a
-finding.
+A provider is examined in a process of its own (``ortsep.base.apart``): one that crashes or hangs is a finding.
 """
 
 import json
 import math
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ortsep.base.errors import OrtsepError
+from ortsep.base.apart import NoAnswer, ask
 from ortsep.base.whole import scratch
 from ortsep.engine.chunks import make_plan
 from ortsep.engine.network import Graphs, Network
@@ -180,28 +176,18 @@ def examine_apart(
         golden = folder / "golden.npz"
         arrays: dict[str, Any] = dict(feeds)
         np.savez(golden, **arrays)
-        command = [
-            sys.executable,
-            "-m",
-            "ortsep.measure.doctor",
-            str(graph),
-            provider,
-            str(golden),
-            str(int(judge_speed)),
-        ]
         try:
-            done = subprocess.run(
-                [*command, str(runs)], capture_output=True, text=True, errors="replace", timeout=patience
-            )
-        except subprocess.TimeoutExpired:
-            return replace(verdict, reason=f"hangs (no answer in {patience:.0f} s)")
-    if done.returncode < 0:
-        return replace(verdict, reason=f"crashes (signal {-done.returncode})")
-    try:
-        return Verdict(**json.loads(done.stdout.strip().splitlines()[-1]))
-    except (ValueError, TypeError, IndexError):
-        words = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-        return replace(verdict, reason=f"can't be examined ({words[-1][:200]})")
+            found = ask(__name__, graph, provider, golden, int(judge_speed), runs, patience=patience)
+        except NoAnswer as error:
+            what = {"hung": "hangs", "crashed": "crashes", "failed": "can't be examined"}[error.how]
+            return replace(verdict, reason=f"{what} ({error})")
+    return Verdict(**found)
+
+
+def answer(graph: str, provider: str, golden: str, judge_speed: str, runs: str) -> dict[str, Any]:
+    """``examine`` with the feeds in a file, for ``examine_apart``."""
+    with np.load(golden) as feeds:
+        return asdict(examine(Path(graph), provider, dict(feeds), judge_speed=judge_speed == "1", runs=int(runs)))
 
 
 def probe_graph() -> bytes:
@@ -256,17 +242,3 @@ def _bytes(field: int, data: bytes) -> bytes:
 
 def _text(field: int, text: str) -> bytes:
     return _bytes(field, text.encode())
-
-
-def _main(graph: str, provider: str, golden: str, judge_speed: str, runs: str) -> None:
-    with np.load(golden) as feeds:
-        found = examine(Path(graph), provider, dict(feeds), judge_speed=judge_speed == "1", runs=int(runs))
-    print(json.dumps(asdict(found)), flush=True)
-    os._exit(0)  # a provider that crashes at the end of the process has answered by then
-
-
-if __name__ == "__main__":
-    try:
-        _main(*sys.argv[1:])
-    except OrtsepError as error:
-        sys.exit(str(error))

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ortsep.base.memory import resident
 from ortsep.batch import _deaf as unhearing
 from ortsep.server.settings import Settings
 from ortsep.server.store import Job, Store
-from ortsep.server.worker import NO_MEMORY, Limits, Order, resident_of, work
+from ortsep.server.worker import NO_MEMORY, Limits, Order, work
 
 _PATIENCE = 3.0
 """Seconds that a process has to end a cancelled job by itself."""
@@ -185,7 +186,7 @@ class _Worker:
         if now - self._weighed < 1.0 or self.process.pid is None:
             return False
         self._weighed = now
-        return resident_of(self.process.pid) > limit
+        return resident(self.process.pid) > limit
 
     def why(self) -> str:
         code = self.process.exitcode

@@ -20,6 +20,7 @@ from typing import Any
 from ortsep.audio.song import open_song
 from ortsep.base import heap, interrupt
 from ortsep.base.errors import AudioError, OrtsepError
+from ortsep.base.memory import resident
 from ortsep.batch import Job, Task, load, separate_task
 from ortsep.chain import Chain
 from ortsep.separator import Separator
@@ -163,21 +164,6 @@ def _refuse_long(path: Path, request: SeparationRequest, limits: Limits) -> None
             f"the song has {seconds:.0f} s and this server takes up to {limits.length:.0f}; send a part of it, or set "
             "duration"
         )
-
-
-def resident() -> int:
-    """Bytes of memory that this process has now; 0 where the system doesn't say."""
-    return resident_of("self")
-
-
-def resident_of(process: int | str) -> int:
-    """Bytes of memory that a process has now; 0 where the system doesn't say."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
-    return int(line.split()[1]) * 1024
 
 
 def _bound_memory(limit: int) -> None:

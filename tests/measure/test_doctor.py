@@ -19,7 +19,6 @@ from ortsep.commands.doctor import advice
 from ortsep.graphs.model import load_model
 from ortsep.graphs.providers import Verdict, choose_provider, provider_options, read_verdict, write_verdict
 from ortsep.graphs.session import Session
-from ortsep.measure import doctor
 from ortsep.measure.doctor import (
     count_nodes,
     examine,
@@ -169,7 +168,7 @@ def test_a_process_that_crashes_or_hangs_is_a_finding(monkeypatch: pytest.Monkey
     assert "hangs" in examine_apart(graph, CPU, probe_feeds(), judge_speed=False, patience=0.05).reason
     (tmp_path / "crash").write_text("#!/bin/sh\nkill -SEGV $$\n")
     (tmp_path / "crash").chmod(0o755)
-    monkeypatch.setattr(doctor.sys, "executable", str(tmp_path / "crash"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "crash"))
     assert "crashes (signal 11)" in examine_apart(graph, CPU, probe_feeds(), judge_speed=False).reason
 
 

@@ -6,8 +6,6 @@ stem's network is made, run or converted at a time, so that memory stays bounded
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -19,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from ortsep.base.apart import NoAnswer, ask
 from ortsep.base.errors import MissingDependency, ModelError
 from ortsep.base.interrupt import at_once
 from ortsep.base.whole import scratch
@@ -191,15 +190,19 @@ def write_checkpoint(variables: Mapping[str, Array], prefix: Path) -> None:
         tf.compat.v1.train.Saver(made).save(session, str(prefix), write_meta_graph=False)
 
 
-def _convert_stem(prefix: str, stem: int, architecture: Architecture, path: str) -> None:
-    """Convert one stem's logits with tf2onnx: ``x`` [N, 512, bins, 2] to ``y`` of the same shape."""
+def answer(prefix: str, stem: str, settings: str, path: str) -> None:
+    """Convert one stem's logits with tf2onnx: ``x`` [N, 512, bins, 2] to ``y`` of the same shape, written to ``path``.
+
+    ``settings``: an Architecture in JSON.
+    """
     tf = load_tensorflow()
     import tf2onnx
 
+    architecture = Architecture(**json.loads(settings))
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, FRAMES, architecture.bins, 2], "x")
-        variables = _variables(tf, stem)
-        tf.identity(_logits(tf, x, variables, stem, architecture), "y")
+        variables = _variables(tf, int(stem))
+        tf.identity(_logits(tf, x, variables, int(stem), architecture), "y")
         _restore(tf, session, variables, Path(prefix))
         frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["y"])
     model, _ = tf2onnx.convert.from_graph_def(
@@ -220,11 +223,10 @@ def convert(prefix: Path, stems: Sequence[str], architecture: Architecture) -> o
     with scratch("ortsep-spleeter") as folder:
         for k in range(len(stems)):
             path = str(folder / f"{k}.onnx")
-            command = [sys.executable, "-m", __name__, str(prefix), str(k), json.dumps(asdict(architecture)), path]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-                raise ModelError(f"tf2onnx failed on the network of {stems[k]} ({reason[:200]}); leave --route out")
+            try:
+                ask(__name__, prefix, k, json.dumps(asdict(architecture)), path)
+            except NoAnswer as error:
+                raise ModelError(f"tf2onnx failed on the network of {stems[k]} ({error}); leave --route out") from error
             parts.append(onnx.load(path))
     return _join(parts, architecture)
 
@@ -264,7 +266,3 @@ def _join(parts: Sequence[onnx.ModelProto], architecture: Architecture) -> onnx.
     model = helper.make_model(graph, opset_imports=parts[0].opset_import, ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
-
-
-if __name__ == "__main__":
-    _convert_stem(sys.argv[1], int(sys.argv[2]), Architecture(**json.loads(sys.argv[3])), sys.argv[4])
