@@ -6,7 +6,7 @@ A card says what can be exported and under which conditions; a spec says what an
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ortsep.base.cache import data_folder
-from ortsep.base.errors import ModelError
+from ortsep.base.errors import FileMissing, ModelError, UsageError
+from ortsep.base.paths import is_folder
 
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -212,9 +213,23 @@ def model_homes() -> tuple[Path, ...]:
     working folder, and the user's own home of models, which serves in every folder."""
     names = [name for name in os.environ.get("ORTSEP_MODELS", "").split(os.pathsep) if name]
     if names:
-        return tuple(map(Path, names))
+        return tuple(dict.fromkeys(map(Path, names)))
     users = data_folder()
     return (Path("models") / "exported", *([users / "models"] if users else []))
+
+
+def look_first_in(folders: Sequence[Path]) -> None:
+    """Put ``folders`` before the others in $ORTSEP_MODELS, for this process and those that it starts.
+
+    Raises FileMissing for a folder that isn't there, UsageError for one that the variable can't name.
+    """
+    for folder in folders:
+        if not is_folder(folder):
+            raise FileMissing(f"there is no folder {folder} to look for models in; make it, or mend its path")
+        if os.pathsep in str(folder):
+            raise UsageError(f"{folder} has {os.pathsep!r} in its name, which separates folders; rename it, or link it")
+    if folders:
+        os.environ["ORTSEP_MODELS"] = os.pathsep.join(map(str, (*folders, *model_homes())))
 
 
 def exported_home() -> Path:

@@ -30,6 +30,8 @@ _CHILDREN: dict[str, dict[int, str]] = {
 """Where tensors are in a model: fields by message, ``entry`` being a ``TensorProto``'s external_data."""
 _ADDRESS = "*/_ORT"
 """The beginning of a location that ONNX Runtime takes for a place in its own memory, which no file may name."""
+_LARGEST = (1 << 31) - 1
+"""Bytes that protobuf reads of a message, and so of an ONNX file."""
 _FLATBUFFER = b"ORTM"
 """At byte 4 of ONNX Runtime's own format, which it would read instead of protobuf."""
 
@@ -38,8 +40,14 @@ _FLATBUFFER = b"ORTM"
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
     try:
         with path.open("rb") as file:
-            if path.stat().st_size == 0:
+            size = path.stat().st_size
+            if size == 0:
                 raise ModelError(f"{path} is empty, not an ONNX model; export it again")
+            if size > _LARGEST:
+                raise ModelError(
+                    f"{path} has {size / 1e9:.1f} GB, and nothing reads ONNX files over 2 GB; save the model with its "
+                    "weights in a file beside it (onnx.save_model(..., save_as_external_data=True))"
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if data[4:8] == _FLATBUFFER:
                     raise ModelError(f"{path} is of ONNX Runtime's own format; give the .onnx file it was made from")

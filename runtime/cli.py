@@ -89,6 +89,7 @@ def run(
     rest: flags.Rest = False,
     exponent: flags.Exponent = None,
     mask_extension: flags.MaskExtension = None,
+    models_dir: flags.ModelsDir = None,
     provider: flags.Device = flags.Provider.auto,
     threads: flags.Threads = None,
     jobs: flags.Jobs = 1,
@@ -175,6 +176,7 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All about this one.")] = None,
     purpose: flags.Purpose = None,
     everything: Annotated[bool, typer.Option("--all", help="Every model there is, a line each.")] = False,
+    models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -211,6 +213,7 @@ def export(
         str, typer.Option("--source", metavar="url|package|PATH", help="Where official weights come from; any way.")
     ] = "",
     offline: Annotated[bool, typer.Option("--offline", help="Official weights from the cache only.")] = False,
+    models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -280,6 +283,7 @@ def validate(
     song: Annotated[list[Path] | None, typer.Option("--song", help="Real audio for the end-to-end stage.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Of each song.")] = 12.0,
     oracle: Annotated[Path | None, typer.Option("--oracle", help="A checkout of MSST, whose code is run.")] = None,
+    models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -293,6 +297,7 @@ def validate(
 @app.command(cls=help.Command, short_help=help.SHORT["inspect"], help=help.INSPECT)
 def inspect(
     model: Annotated[str, typer.Argument(help="A .onnx file, exported folder or name.")],
+    models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -312,6 +317,7 @@ def bench(
         str | None, typer.Option("--against", help="original: the framework the model comes from.")
     ] = None,
     weights: flags.Weights = None,
+    models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
@@ -325,6 +331,7 @@ def bench(
 def doctor(
     model: Annotated[str | None, typer.Argument(help="An exported model: name, folder or file.")] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each provider.")] = 3,
+    models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ortsep.base.errors import FileMissing, UsageError
+from ortsep.base.errors import UsageError
 from ortsep.base.paths import exists
 from ortsep.commands.folders import has_songs
-from ortsep.graphs.model import find_model
-from ortsep.models.catalogue import card_named, is_model_path, ready_folder
+from ortsep.graphs.model import is_ready
+from ortsep.models.catalogue import card_named, is_model_path
 
 PREFERRED = ("htdemucs_ft", "htdemucs", "hdemucs_mmi", "umxl", "umxhq", "spleeter:4stems", "spleeter:2stems")
 """What is taken where no model is named: the first of these that is ready."""
@@ -52,7 +52,7 @@ def _first(words: list[str], model: str | None) -> tuple[tuple[str, ...], list[s
 def _usual(song: str) -> str:
     """A model that is ready and takes whole songs apart. Raises UsageError with what to take."""
     for name in PREFERRED:
-        if ready_folder(name) is not None:
+        if is_ready(name):
             return name
     raise UsageError(
         f"no model is named: ortsep run spleeter:2stems {song} is quick to get and quick to run, ortsep run htdemucs "
@@ -62,12 +62,7 @@ def _usual(song: str) -> str:
 
 def _is_model(word: str) -> bool:
     """Whether a word names a model, by path or by name, ready or not."""
-    if card_named(word) is not None:
-        return True
-    try:
-        return is_model_path(find_model(word))
-    except FileMissing:
-        return False
+    return card_named(word) is not None or is_ready(word)
 
 
 def _only_a_model(word: str) -> bool:

@@ -4,11 +4,22 @@ Nothing fits where a file is meant: then the shell completes its own files.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ortsep.base.errors import UsageError
-from ortsep.models.catalogue import card_named, catalogue, folder_name, is_model_path, ready_folder, ready_folders
+from ortsep.base.paths import is_folder
+from ortsep.models.catalogue import (
+    card_named,
+    catalogue,
+    folder_name,
+    is_model_path,
+    look_first_in,
+    model_homes,
+    ready_folder,
+    ready_folders,
+)
 from ortsep.stems.manifest import FILE_NAME
 
 SCRIPTS = {
@@ -87,6 +98,8 @@ def candidates(commands: Any, line: str) -> list[str]:
     takes = {name: param for param in command.params if param.param_type_name == "option" for name in _names(param)}
     if current.startswith("-"):
         return _fitting([name for name in (*takes, "--help") if name.startswith("--")], current)
+    folders = [Path(value) for option, value in pairwise(words) if option == "--models-dir"]
+    look_first_in([folder for folder in folders if is_folder(folder)])
     last = words[-1]
     if last in takes and not takes[last].is_flag:
         return _of_option(takes[last], current, words)
@@ -132,7 +145,13 @@ def _models(ready: bool) -> list[str]:
     cards = [card.name for card in catalogue().values() if not ready or ready_folder(card.name) is not None]
     known = {folder_name(card.name) for card in catalogue().values()}
     here = [path.name for path in sorted(Path().iterdir()) if is_model_path(path)]
-    return [*cards, *(name for name in folders if name not in known), *here]
+    return [*cards, *(name for name in folders if name not in known), *here, *_loose()]
+
+
+def _loose() -> list[str]:
+    """Names of the files in the homes of models that are no folder's own model: people's folders of other tools."""
+    places = [place for home in model_homes() for place in (home, *home.glob("*/")) if not (place / FILE_NAME).exists()]
+    return [file.stem for place in places for file in sorted(place.glob("*.onnx"))]
 
 
 def _stems(words: Sequence[str]) -> list[str]:

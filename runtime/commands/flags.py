@@ -335,6 +335,25 @@ ReportTo = Annotated[
 # Of the other commands
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An exported model: name, folder or file.")]
+
+
+def _models_first(folders: list[Path] | None) -> None:
+    if folders:
+        from ortsep.models.catalogue import look_first_in
+
+        look_first_in(folders)
+
+
+ModelsDir = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--models-dir",
+        metavar="FOLDER",
+        callback=_models_first,
+        help="Look for models here first, as in ORTSEP_MODELS; repeatable.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Purpose = Annotated[
     Use | None,
     typer.Option(

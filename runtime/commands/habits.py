@@ -46,7 +46,7 @@ OURS = {
     "--inputs": "no option: name the songs behind the model",
     "--repo": "ortsep export NAME --weights PATH",
     "--model_path": "ortsep export NAME --weights PATH",
-    "--model_file_dir": "the variable ORTSEP_MODELS",
+    "--model_file_dir": "--models-dir",
     "--log_level": "--verbose or --quiet",
 }
 """Options of Demucs, Spleeter, Open-Unmix, audio-separator and MSST, and what serves for each here."""

@@ -13,7 +13,8 @@ from ortsep.base.interrupt import at_once
 from ortsep.commands.progress import Downloads, emit
 from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted
-from ortsep.models.catalogue import card_named, exported_home, folder_name, is_model_path, model_homes, ready_folder
+from ortsep.graphs.model import is_ready
+from ortsep.models.catalogue import card_named, exported_home, folder_name, model_homes
 from ortsep.models.contracts.contract import Wishes
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def export_first(reference: str, progress: Literal["bar", "json"], quiet: bool) 
     """
     name = reference if card_named(reference) else reference.partition("@")[0]
     card = card_named(name)
-    if card is None or is_model_path(Path(reference)) or ready_folder(name) is not None:
+    if card is None or is_ready(reference) or is_ready(name):
         return
     first = f"{card.name} is not exported yet: it is exported first, into {exported_home()}"
     try:

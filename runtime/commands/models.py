@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ortsep import __version__
 from ortsep.base.errors import ModelError
@@ -24,6 +24,9 @@ from ortsep.models.catalogue import (
     model_homes,
     ready_folders,
 )
+
+if TYPE_CHECKING:
+    from ortsep.graphs.library import Loose
 
 _REDISTRIBUTABLE = {True: "yes", False: "no", None: "unstated"}
 PURPOSES = {
@@ -77,13 +80,18 @@ def purpose(card: Card) -> str:
 
 def models_command(name: str | None, wanted: str | None, *, everything: bool, as_json: bool) -> int:
     """One model in full, the models for a purpose, or a few for each with what is ready here. Raises ModelError."""
-    folders = ready_folders()
+    from ortsep.graphs.library import loose_files
+
+    folders, loose = ready_folders(), loose_files(model_homes())
+    for one in loose:
+        if not one.reason and (card := card_named(one.path.stem)) is not None:
+            folders.setdefault(folder_name(card.name), one.path)
     if name is not None:
         _one(name, folders, as_json)
         return 0
     rows = [_row(card, folders) for card in catalogue().values() if wanted in (None, purpose(card))]
     if as_json:
-        _document(rows, folders)
+        _document(rows, folders, loose)
         return 0
     width = max(80, min(120, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else 80
     tables: list[tuple[str, list[dict[str, Any]]]] = []
@@ -100,7 +108,7 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
     for heading, of_it in tables:
         _table(heading, of_it, names, width)
     if wanted is None:
-        _others(folders)
+        _others(folders, loose)
     states = {row["state"] for row in rows}
     lacking = "" if find_spec("onnx") else " (that needs: pip install 'ortsep[export]')"
     print()
@@ -129,13 +137,18 @@ def _short(licence: str) -> str:
     return re.sub(r" \d\.\d$", "", name)[:12]
 
 
-def _others(folders: dict[str, Path]) -> None:
-    """What is ready and in no catalogue: exports of one's own, and other people's files."""
-    from ortsep.graphs.library import loose_files, of_one_model
+def _own(folders: dict[str, Path]) -> list[tuple[str, Path]]:
+    """The folders of one model each that are in no catalogue."""
+    from ortsep.graphs.library import of_one_model
 
     known = {folder_name(card.name) for card in catalogue().values()}
-    own = [(name, str(folder)) for name, folder in folders.items() if name not in known and of_one_model(folder)]
-    for one in loose_files(model_homes()):
+    return [(name, folder) for name, folder in folders.items() if name not in known and of_one_model(folder)]
+
+
+def _others(folders: dict[str, Path], loose: "Sequence[Loose]") -> None:
+    """What is ready and in no catalogue: exports of one's own, and other people's files."""
+    own = [(name, str(folder)) for name, folder in _own(folders)]
+    for one in (one for one in loose if one.path not in folders.values()):
         what = f"{one.title}: {', '.join(one.stems)}" if not one.reason else f"can't run: {one.reason}"
         own.append((one.path.stem, what))
     if own:
@@ -182,12 +195,9 @@ def _one(name: str, folders: dict[str, Path], as_json: bool) -> None:
             print(wrapped(f"  {key:<8} {text}", 80).replace("\n    ", "\n" + " " * 11))
 
 
-def _document(rows: list[dict[str, Any]], folders: dict[str, Path]) -> None:
-    from ortsep.graphs.library import loose_files
-
-    known = {folder_name(card.name) for card in catalogue().values()}
-    extra = [{"name": name, "exported": str(folder)} for name, folder in folders.items() if name not in known]
-    files = [{**asdict(one), "path": str(one.path)} for one in loose_files(model_homes())]
+def _document(rows: list[dict[str, Any]], folders: dict[str, Path], loose: "Sequence[Loose]") -> None:
+    extra = [{"name": name, "exported": str(folder)} for name, folder in _own(folders)]
+    files = [{**asdict(one), "path": str(one.path)} for one in loose]
     print(json.dumps({"version": __version__, "models": rows + extra, "files": files}))
 
 

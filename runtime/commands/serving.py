@@ -30,6 +30,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="Another name of this server, as behind a proxy.")
     ] = None,
+    models_dir: flags.ModelsDir = None,
     provider: flags.Device = flags.Provider.auto,
     threads: flags.Threads = None,
     json_: flags.Json = False,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +63,13 @@ class Foreign(Session):
             shape.append(None if None in known else int(np.prod([size for size in known if size is not None])))
         return Tensor(tensor.ours, tuple(shape))
 
+    def _fed(self, feeds: Mapping[str, F32]) -> dict[str, npt.NDArray[Any]]:
+        return super()._fed({t.theirs: self._turned(feeds[t.ours], t) for t in self._taken})
+
     def _once(self, feeds: Mapping[str, F32], outputs: tuple[str, ...], cancel: Cancel | None) -> list[F32]:
         """As ``Session._once``, with our names and axes."""
-        given = {t.theirs: self._turned(feeds[t.ours], t) for t in self._taken}
         asked = [t for name in outputs for t in self._given if t.ours == name]
-        results = dict(zip(asked, super()._once(given, tuple(t.theirs for t in asked), cancel), strict=True))
+        results = dict(zip(asked, super()._once(feeds, tuple(t.theirs for t in asked), cancel), strict=True))
         return [self._combined(name, {t: results[t] for t in asked if t.ours == name}) for name in outputs]
 
     def _turned(self, array: F32, tensor: Mapped) -> F32:

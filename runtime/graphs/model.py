@@ -72,6 +72,14 @@ def find_model(reference: str | Path) -> Path:
     )
 
 
+def is_ready(reference: str) -> bool:
+    """Whether ``find_model`` finds it."""
+    try:
+        return is_model_path(find_model(reference))
+    except FileMissing:
+        return False
+
+
 def load_model(reference: str | Path, sample_rate: int = PLAIN_RATE) -> Model:
     """Read a model's spec and stems.txt, or recognise a file that carries none. Loads no graph.
 

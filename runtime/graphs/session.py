@@ -132,11 +132,19 @@ class Session:
             parts.append([result[: count - at] for result in self._once(part, names, cancel)])
         return [np.concatenate(results) if len(parts) > 1 else results[0] for results in zip(*parts, strict=True)]
 
+    def given(self, feeds: Mapping[str, F32]) -> dict[str, npt.NDArray[Any]]:
+        """``feeds`` as the graph itself takes them at a time: its names, axes, element types and batch."""
+        size = self.batch
+        return self._fed(feeds if size is None else {k: _filled(value[:size], size) for k, value in feeds.items()})
+
+    def _fed(self, feeds: Mapping[str, F32]) -> dict[str, npt.NDArray[Any]]:
+        return {name: _as_type(value, self._types.get(name)) for name, value in feeds.items()}
+
     def _once(self, feeds: Mapping[str, F32], outputs: tuple[str, ...], cancel: Cancel | None) -> list[F32]:
         cancel = cancel or Cancel()
         cancel.check()
         options = _run_options()
-        cast = {name: _as_type(value, self._types.get(name)) for name, value in feeds.items()}
+        cast = self._fed(feeds)
 
         def terminate() -> None:
             options.terminate = True
@@ -151,7 +159,7 @@ class Session:
             raise ModelError(f"{self.path.name} failed on {shapes} ({_first_line(error)}); export it again") from error
         return [_as_type(result, np.float32, (np.float16, np.float64)) for result in results]
 
-    def _run(self, feeds: dict[str, F32], outputs: tuple[str, ...], options: Any) -> list[F32]:
+    def _run(self, feeds: dict[str, npt.NDArray[Any]], outputs: tuple[str, ...], options: Any) -> list[F32]:
         if not self._bindable:
             results: list[F32] = self._session.run(outputs, feeds, options)
             return results

@@ -23,7 +23,7 @@ from ortsep.graphs.model import Model
 from ortsep.graphs.providers import LOWER, PROVIDERS, Verdict, provider_options
 
 F32 = npt.NDArray[np.float32]
-Feeds = Mapping[str, F32]
+Feeds = Mapping[str, npt.NDArray[Any]]
 Counts = tuple[int | None, int | None, int | None]
 Open = Callable[[Path, str, Mapping[str, str], Path | None], Any]
 """Opens a graph on a provider (both by ONNX Runtime's names) with its options; profiles into a file of that prefix."""
@@ -42,21 +42,29 @@ def short_name(provider: str) -> str:
     return known.get(provider) or provider.removesuffix("ExecutionProvider").lower()
 
 
-def golden_feeds(model: Model) -> tuple[Path, dict[str, F32]]:
-    """The first graph of a model and a seeded input for it: one chunk of noise, or one block of magnitudes."""
+def golden_feeds(model: Model) -> tuple[Path, dict[str, npt.NDArray[Any]]]:
+    """The first graph of a model and a seeded input for it: one chunk of noise, or one block of magnitudes.
+
+    By the graph's own names, axes and types, whosever it is.
+    """
+    graphs = Graphs(model, provider="cpu")
+    ours = _our_feeds(model, Network(graphs, range(len(model.spec.stems))))
+    first = model.members[0]
+    return model.file(first), graphs.session(first).given(ours)
+
+
+def _our_feeds(model: Model, network: Network) -> dict[str, F32]:
     spec, noise = model.spec, np.random.default_rng(0)
-    network = Network(Graphs(model, provider="cpu"), range(len(spec.stems)))
-    graph = model.file(model.members[0])
     if spec.blocks is not None and spec.domain == "magnitude":
         assert spec.stft is not None
         batch = spec.blocks.batch if spec.blocks.padded else 1
         shape = (batch, spec.channels, spec.stft.bins, spec.blocks.frames)
-        return graph, {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
+        return {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
     assert spec.chunks is not None
     plan = make_plan(spec.chunks.length, spec.chunks)
     length = network.reading(next(plan.chunks()), plan.segment).length
     mix = noise.standard_normal((spec.channels, length)).astype(np.float32) * np.float32(0.1)
-    return graph, network.example(mix)
+    return network.example(mix)
 
 
 def open_session(graph: Path, provider: str, options: Mapping[str, str], profile: Path | None) -> Any:

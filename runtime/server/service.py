@@ -15,7 +15,7 @@ from ortsep import __version__
 from ortsep.base.errors import MissingDependency, OrtsepError, OutputError
 from ortsep.batch import load
 from ortsep.graphs.model import load_model
-from ortsep.models.catalogue import BUNDLED, Card, catalogue, exported_home, folder_name
+from ortsep.models.catalogue import Card, catalogue, folder_name, ready_folders
 from ortsep.report.pictures import require_matplotlib
 from ortsep.server.pool import Pool
 from ortsep.server.problems import Problem, unprocessable
@@ -47,12 +47,10 @@ def offers(settings: Settings) -> tuple[Offer, ...]:
     if settings.models:
         return tuple(_offer(name) for name in settings.models)
     found: dict[str, Offer] = {}
-    for home in (exported_home(), BUNDLED):
-        for folder in sorted(home.iterdir()) if home.is_dir() else []:
-            if not folder.name.startswith(".") and any(folder.glob("*.onnx")):
-                with contextlib.suppress(OrtsepError):  # one that is broken is not offered
-                    offer = _offer(str(folder))
-                    found.setdefault(offer.name, offer)
+    for folder in ready_folders().values():
+        with contextlib.suppress(OrtsepError):  # one that is broken is not offered
+            offer = _offer(str(folder))
+            found.setdefault(offer.name, offer)
     return tuple(found.values())
 
 

@@ -20,7 +20,7 @@ from ortsep.commands import habits
 from ortsep.commands.arguments import tell_apart
 from ortsep.commands.folders import gather
 from ortsep.commands.help import SHORT
-from ortsep.models.catalogue import exported_home, model_homes, ready_folders
+from ortsep.models.catalogue import BUNDLED, exported_home, model_homes, ready_folders
 from ortsep.stems.paths import output_paths
 
 
@@ -227,6 +227,31 @@ def test_where_models_are_looked_for(place: Path, monkeypatch: pytest.MonkeyPatc
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("ORTSEP_MODELS", "/x")
     assert model_homes() == (Path("/x"),) and exported_home() == Path("/x")
+
+
+def test_other_folders_of_models_are_named_beside_the_variable(place: Path) -> None:
+    for folder, graph in {"a/one": "waves", "b/two": "plain", "b/waves": "masks"}.items():
+        shutil.copytree(GRAPHS / graph, place / folder)
+    shutil.copy(GRAPHS / "waves" / "waves.onnx", place / "b" / "alone.onnx")
+    both = ("--models-dir", "a", "--models-dir", "b")
+    for model in ("two", "alone", "hybrid"):
+        done = ortsep("run", model, "song.wav", "--dry-run", *both, cwd=place)
+        assert done.returncode == 0 and "song.wav -> drums, " in done.stdout, done
+    found = json.loads(ortsep("models", "--json", *both, cwd=place, env={"ORTSEP_MODELS": "b"}).stdout)
+    assert {row["name"]: row["exported"] for row in found["models"] if row["exported"] and "/" in row["exported"]} == {
+        "one": "a/one",
+        "two": "b/two",
+        "waves": "b/waves",
+        "drums_mini": str(BUNDLED / "drums_mini"),
+    }
+    assert [file["path"] for file in found["files"]] == ["b/alone.onnx"]
+    assert json.loads(ortsep("inspect", "two", "--json", *both, cwd=place).stdout)["folder"] == "b/two"
+    assert "two" in ortsep("complete", "ortsep run --models-dir b t", cwd=place).stdout.split()
+    for folder, reason in {"c": "there is no folder c to look for models in", "x:y": "':' in its name"}.items():
+        if ":" in folder:
+            (place / folder).mkdir()
+        done = ortsep("run", "one", "song.wav", "--models-dir", folder, cwd=place)
+        assert done.returncode in (1, 2) and reason in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(find_spec("onnx") is not None, reason="onnx is installed here")

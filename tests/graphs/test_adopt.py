@@ -11,9 +11,11 @@ from foreign import files
 
 from ortsep.base.errors import FileMissing, ModelError, UsageError
 from ortsep.commands.adopt import read_wishes
+from ortsep.commands.make import export_first
+from ortsep.commands.models import models_command
 from ortsep.graphs.adopt import adopt
 from ortsep.graphs.library import loose_files, model_folders
-from ortsep.graphs.model import find_model, load_model
+from ortsep.graphs.model import find_model, is_ready, load_model
 from ortsep.models.contracts.contract import Wishes
 from ortsep.models.contracts.mdx_net import ENTRIES
 from ortsep.models.contracts.read import file_key
@@ -79,6 +81,15 @@ def test_a_spec_json_that_is_damaged(tmp_path: Path) -> None:
         load_model(path)
 
 
+def test_a_file_over_2_gb(tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.truncate(1 << 31)  # sparse: it takes no room
+    for use in (adopt, load_model):
+        with pytest.raises(ModelError, match=r"large\.onnx has 2\.1 GB, and nothing reads ONNX files over 2 GB; save"):
+            use(path)
+
+
 def test_a_spec_json_of_another_file_is_not_this_one_s(tmp_path: Path) -> None:
     adopt(files.demucs(tmp_path / "a.onnx", "sevagh"))
     (tmp_path / "a.onnx").unlink()
@@ -93,7 +104,9 @@ def test_settings_as_typed() -> None:
             read_wishes("", [text], "")
 
 
-def test_a_folder_of_uvr_s_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_uvr_s_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     other, home = tmp_path / "exported", tmp_path / "UVR"
     (home / "MDX_Net_Models").mkdir(parents=True)
     known = files.mdx_net(home / "MDX_Net_Models" / "renamed.onnx", 3072, seed=4)
@@ -107,6 +120,12 @@ def test_a_folder_of_uvr_s_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "--set n_fft" in found["unknown.onnx"].reason
     assert find_model("Kim_Inst") == home / "Kim_Inst.onnx" and find_model("renamed") == known
     assert model_folders([other, home]) == []
+    assert is_ready("Kim_Inst") and is_ready("renamed") and not is_ready("Kim_Vocal_1")
+    export_first("Kim_Inst", "bar", quiet=True)  # nothing to fetch: the file is there
+    assert models_command(None, None, everything=False, as_json=True) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
+    assert rows["Kim_Inst"]["state"] == "ready" and rows["Kim_Inst"]["exported"] == str(home / "Kim_Inst.onnx")
+    assert rows["Kim_Vocal_1"]["state"] == "fetch" and "MDX_Net_Models" not in rows
 
 
 def test_rewritten_files_are_ours_and_equal(tmp_path: Path) -> None:

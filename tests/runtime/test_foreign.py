@@ -3,6 +3,7 @@
 Real audio where it is at hand, and in its place a seeded mixture of tones and noise; mono, silence and odd lengths.
 """
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -152,6 +153,39 @@ def test_half_precision_inputs_are_fed_as_such(tmp_path: Path, snr: Snr) -> None
     mix = song(20_000)
     result = separated(path, mix)
     assert snr(0.5 * mix, result["vocals"]) > 60 and snr(mix, result["drums"]) > 60
+
+
+def foreign_files(folder: Path) -> list[Path]:
+    """One of each way in which tensors differ from ours: names, axes, order, pairs, element types."""
+    from onnx import TensorProto
+
+    g = files.Writer()
+    g.op("Mul", "audio", g.const(np.array(0.5, np.float16)), name="vocals")
+    half = g.save(folder / "half.onnx", {"audio": [1, 2, 44100]}, {"vocals": [1, 2, 44100]}, kind=TensorProto.FLOAT16)
+    for name in ("vocals", "accompaniment"):
+        files.spleeter(folder / f"{name}.onnx", 1)
+    made = [files.demucs(folder / f"{make}.onnx", make) for make in ("openkara", "openvino")]
+    return [files.mdx_net(folder / "Kim_Inst.onnx", 3072), folder / "vocals.onnx", *made, half]
+
+
+def test_doctor_examines_other_people_s_files(tmp_path: Path) -> None:
+    from ortsep.graphs.model import load_model
+    from ortsep.measure.doctor import examine, golden_feeds
+
+    for path in foreign_files(tmp_path):
+        graph, feeds = golden_feeds(load_model(path))
+        found = examine(graph, "cpu", feeds, runs=1)
+        assert graph.parent == tmp_path and found.usable and found.snr_db == 300, found
+
+
+def test_bench_measures_and_counts_other_people_s_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ortsep.measure.bench import counter, noise_song, worker
+
+    noise_song(tmp_path / "noise.wav", 1.0)
+    for path in foreign_files(tmp_path)[:2]:
+        for measured, key in ((worker, "graphs"), (counter, "operations")):
+            measured(str(path), str(tmp_path / "noise.wav"), str(tmp_path / "out"), {"provider": "cpu"})
+            assert json.loads(capsys.readouterr().out.splitlines()[-1])[key] > 0
 
 
 def test_a_missing_part_of_the_weights(tmp_path: Path) -> None:
