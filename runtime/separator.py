@@ -21,6 +21,7 @@ from ortsep.audio.sources import (
     completed,
     narrowed,
     rerated,
+    stereo,
 )
 from ortsep.base.cancel import Cancel, Cancels
 from ortsep.base.errors import AudioError, ModelError, UsageError
@@ -173,8 +174,9 @@ class Separator:
 
         ``mix`` is [N], [C, N] or [N, C] (the longer axis is time), or a batch [B, C, N] of songs, float or integer
         (integers are scaled to +-1), at ``sample_rate`` (the model's by default). Gives float32 arrays of the same
-        shape and rate by stem name. ``changes`` are fields of Options. Raises AudioError for an array that is empty,
-        not finite or of another shape; Cancelled once ``cancel`` is.
+        shape and rate by stem name; of more than two channels the first two, which a UserWarning says. ``changes`` are
+        fields of Options. Raises AudioError for an array that is empty, not finite or of another shape; Cancelled once
+        ``cancel`` is.
         """
         options = Options.of(options, changes)
         rate = self.spec.sample_rate if sample_rate is None else as_rate(sample_rate)
@@ -186,8 +188,8 @@ class Separator:
             songs = [self.separate(song, rate, options, progress=progress, cancel=cancel) for song in batch]
             return {name: np.stack([song[name] for song in songs]) for name in names}
         data, back = as_mixture(mix)
-        source = ArraySource(data, rate)
-        stems = np.empty((len(names), self.channels(len(data), options), data.shape[1]), np.float32)
+        source = stereo(ArraySource(data, rate))
+        stems = np.empty((len(names), self.channels(source.channels, options), source.samples), np.float32)
         at = 0
         with closed(self.stream(source, options, progress=progress, cancel=cancel)) as blocks:
             for block in blocks:

@@ -109,6 +109,13 @@ def downmix(channels: int, layout: Layout | None) -> tuple[tuple[tuple[float, ..
     return (left, right), assumed
 
 
+def front(layout: Layout | None) -> tuple[int, int]:
+    """The places of front left and right; the first two where the layout has or states none."""
+    if layout is None or "FL" not in layout or "FR" not in layout:
+        return 0, 1
+    return layout.index("FL"), layout.index("FR")
+
+
 def mask_layout(mask: int, channels: int) -> Layout | None:
     """The layout of a WAVE mask: its lowest bits, in order; None where it states fewer speakers than channels."""
     found = [name for bit, name in enumerate(_MASK) if mask >> bit & 1]

@@ -1,7 +1,8 @@
 """Reading a song: any file that libsndfile or ffmpeg decodes, as a stream of float32 blocks [C, n] in constant memory.
 
 What is wrong with a file is found before anything is made of it: a missing, empty or truncated file, a header that
-lies about the length, samples that are not finite, more channels than stereo.
+lies about the length, samples that are not finite. Songs are mono or stereo: of more channels two are heard, or the mix
+of all, and that is said.
 """
 
 import os
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from ortsep.audio.decode import probe, read
 from ortsep.audio.layouts import downmix as shares
+from ortsep.audio.layouts import front
 from ortsep.audio.stream import Stream
 from ortsep.base.errors import AudioError, FileMissing, OrtsepError, UsageError
 from ortsep.base.threads import closed
@@ -25,7 +27,7 @@ F32 = npt.NDArray[np.float32]
 
 BLOCK = 65536
 _RATES = (1000, 768_000)
-_MOST_CHANNELS = 64
+MOST_CHANNELS = 64
 _LATEST = 1e9
 """Seconds: 30 years, beyond which nothing can be counted in samples for sure."""
 
@@ -37,7 +39,7 @@ class Song:
     path: Path
     sample_rate: int
     channels: int
-    """As delivered: 2 after a downmix."""
+    """As delivered: at most 2."""
     samples: int | None
     """Samples a channel as the header has it; ``Scan.samples`` counts. None where only decoding tells."""
     format: str
@@ -123,9 +125,10 @@ def open_song(
 ) -> Song:
     """Open a song, or ``duration`` seconds of it from ``start`` on, rounded to samples and ended by the song's end.
 
-    ``downmix`` takes 3 and more channels to stereo by the speakers that the file states (``ortsep.audio.layouts``);
-    what is assumed of one that states none is among the warnings. ``allow_truncated`` takes what is there of a file
-    that is cut off or longer than its header says. Reading ends ``timeout`` seconds from now.
+    Of 3 and more channels the front left and right are taken, or the first two of a file that doesn't state where they
+    are, and a warning says so: Open-Unmix's rule. ``downmix`` takes all of them to stereo by the speakers that the file
+    states (``ortsep.audio.layouts``); what is assumed is among the warnings. ``allow_truncated`` takes what is there of
+    a file that is cut off or longer than its header says. Reading ends ``timeout`` seconds from now.
 
     Raises FileMissing, UsageError for a start or duration that is none, AudioError for everything in the file, and
     TimedOut, also while the song is read.
@@ -139,15 +142,11 @@ def open_song(
     _check_file(path)
     stream = _probed(path, deadline)
     rate, channels = stream.sample_rate, stream.channels
-    if channels > 2 and not downmix:
-        raise AudioError(f"{path} has {channels} channels; add --downmix to separate its stereo downmix")
     first = round(start * rate)
     limit = None if duration is None else max(1, round(duration * rate))
     held, warnings = _check_length(stream, first, limit, allow_truncated)
-    mix = None
-    if channels > 2:
-        mix, assumed = shares(channels, stream.layout)
-        warnings += (f"{path} {assumed}",) if assumed else ()
+    mix, said = _to_stereo(stream, downmix) if channels > 2 else (None, "")
+    warnings += (f"{path} {said}",) if said else ()
     if held is not None and first >= held + (0 if stream.decoder == "libsndfile" else stream.slack):
         raise AudioError(_nothing(path, start, held / rate))
     rest = None if held is None else max(1, held - first)
@@ -171,6 +170,17 @@ def open_song(
     )
 
 
+def _to_stereo(stream: Stream, downmix: bool) -> tuple[tuple[tuple[float, ...], ...], str]:
+    """Rows left and right with a share for each channel, and what is to be said of them."""
+    channels, layout = stream.channels, stream.layout
+    if downmix:
+        return shares(channels, layout)
+    pair = front(layout)
+    taken = "first two" if layout is None else "front left and right"
+    rows = tuple(tuple(float(place == one) for place in range(channels)) for one in pair)
+    return rows, f"has {channels} channels: the {taken} are separated; --downmix takes all of them, mixed to stereo"
+
+
 def _probed(path: Path, deadline: float | None) -> Stream:
     """What the decoder knows of the file, which is of a rate and number of channels that audio has."""
     try:
@@ -182,8 +192,8 @@ def _probed(path: Path, deadline: float | None) -> Stream:
     rate, channels = stream.sample_rate, stream.channels
     if not _RATES[0] <= rate <= _RATES[1]:
         raise AudioError(f"{path} claims a sample rate of {rate} Hz, which is no audio; convert it to 44100 Hz")
-    if channels > _MOST_CHANNELS:
-        raise AudioError(f"{path} has {channels} channels and ortsep reads up to {_MOST_CHANNELS}; split it")
+    if channels > MOST_CHANNELS:
+        raise AudioError(f"{path} has {channels} channels and ortsep reads up to {MOST_CHANNELS}; split it")
     return stream
 
 

@@ -2,7 +2,9 @@
 
 import math
 import numbers
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.audio.resample import resample, resampled_length
-from ortsep.audio.song import open_song, scan
+from ortsep.audio.song import MOST_CHANNELS, open_song, scan
 from ortsep.base.errors import AudioError, UsageError
 from ortsep.base.threads import closed
 
@@ -89,7 +91,7 @@ class At:
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of a source, as a mono source."""
+    """One channel of a source as a mono source, or ``channels`` of them from there on."""
 
     source: Source
     index: int
@@ -113,7 +115,7 @@ class Channel:
     def _picked(self, blocks: Iterator[F32]) -> Iterator[F32]:
         with closed(blocks) as raw:
             for block in raw:
-                yield block[self.index : self.index + 1]
+                yield block[self.index : self.index + self.channels]
 
 
 def _survey(source: Source) -> Iterator[F32]:
@@ -187,24 +189,45 @@ def as_source(given: Any, sample_rate: int | None, default_rate: int) -> Source:
     """Whatever holds a mixture as a Source.
 
     A Source; the path of a song; an open ``soundfile.SoundFile``; an array ([N], [C, N] or [N, C]) or an iterable of
-    blocks [C, n] or [n], both at ``sample_rate`` (by default ``default_rate``). Raises AudioError, FileMissing, and
-    UsageError for a rate where the source states its own.
+    blocks [C, n] or [n], both at ``sample_rate`` (by default ``default_rate``). It has one channel or two (``stereo``).
+    Raises AudioError, FileMissing, and UsageError for a rate where the source states its own.
     """
     named = isinstance(given, str | Path)
     stated = isinstance(given, Source) or named or hasattr(given, "samplerate")
     if stated and sample_rate is not None:
         raise UsageError("a sample rate belongs to arrays and blocks, and this source has its own; leave it out")
     if isinstance(given, Source):
-        return given
+        return stereo(given)
     if named:
         song = open_song(given)
+        _tell(song.warnings)
         return FileSource(song, scan(song).samples)
     if hasattr(given, "samplerate"):
-        return SoundFileSource(given)
+        return stereo(SoundFileSource(given))
     rate = as_rate(sample_rate) if sample_rate is not None else default_rate
     if isinstance(given, Iterator):
-        return Kept(given, rate)
-    return ArraySource(as_mixture(given)[0], rate)
+        return stereo(Kept(given, rate))
+    return stereo(ArraySource(as_mixture(given)[0], rate))
+
+
+def stereo(source: Source) -> Source:
+    """The source, or its first two channels where it has more, which a warning of Python's says: Open-Unmix's rule.
+
+    (openunmix 1.3, ``utils.preprocess``: "Only the first two channels will be processed".)
+    """
+    if source.channels <= 2:
+        return source
+    _tell([f"the mixture has {source.channels} channels: the first two are separated; mix it down first to hear all"])
+    return Channel(source, 0, 2)
+
+
+def _tell(what: Iterable[str]) -> None:
+    """Warn, as of the line outside this package that asked."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ortsep":
+        frame, level = frame.f_back, level + 1
+    for text in what:
+        warnings.warn(text, stacklevel=level)
 
 
 def as_rate(value: Any) -> int:
@@ -242,8 +265,10 @@ def as_mixture(mix: npt.ArrayLike, *, as_it_lies: bool = False) -> tuple[F32, Ca
         raise AudioError(f"a mixture of shape {list(array.shape)} is not [samples] or [channels, samples]; reshape it")
     if data.size == 0:
         raise AudioError("the mixture has no samples; give at least one")
-    if data.shape[0] > 2:
-        raise AudioError(f"the mixture has {data.shape[0]} channels; mix it down to mono or stereo first")
+    if data.shape[0] > MOST_CHANNELS:
+        raise AudioError(
+            f"the mixture has {data.shape[0]} channels and ortsep takes up to {MOST_CHANNELS}; give [channels, samples]"
+        )
     return _audible(data), back
 
 

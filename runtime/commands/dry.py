@@ -21,11 +21,13 @@ def plan_songs(
     for song in songs:
         source = counted(song, **files.reading())
         plan = separator.plan(source.samples, source.sample_rate, chosen)
-        stems = list(separator.names(chosen))
+        stems, warnings = list(separator.names(chosen)), source.song.warnings
         if as_json:
-            documents.append({"song": str(song), "stems": stems, "plan": asdict(plan)})
+            documents.append({"song": str(song), "stems": stems, "plan": asdict(plan), "warnings": list(warnings)})
         else:
-            print(f"{song} -> {', '.join(stems)}", str(plan), sep="\n", end="\n\n" if song is not songs[-1] else "\n")
+            said = [f"warning: {warning}" for warning in warnings]
+            last = "\n" if song is songs[-1] else "\n\n"
+            print(f"{song} -> {', '.join(stems)}", str(plan), *said, sep="\n", end=last)
     if as_json:
         print(json.dumps({"model": separator.spec.name, "songs": documents}))
     return 0

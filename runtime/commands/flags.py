@@ -120,7 +120,9 @@ Raw = Annotated[
 Downmix = Annotated[
     bool,
     typer.Option(
-        "--downmix", help="Mix songs of many channels to stereo, for a mono model to mono.", rich_help_panel=WHAT
+        "--downmix",
+        help="Mix songs of many channels to stereo (else two are heard), for a mono model to mono.",
+        rich_help_panel=WHAT,
     ),
 ]
 AllowTruncated = Annotated[

@@ -170,12 +170,29 @@ def test_a_start_beyond_the_end(tmp_path: Path, format: str, subtype: str) -> No
         assert "--start" in refused(path, start=start)
 
 
-def test_multichannel_needs_leave(tmp_path: Path) -> None:
-    x = music(0.1, 6)
-    path = save(tmp_path / "six.wav", x, "WAVEX", "FLOAT")
-    assert "6 channels" in refused(path) and "--downmix" in refused(path)
-    song = open_song(path, downmix=True)
-    assert song.channels == 2 and scan(song).samples == len(x)
+@pytest.mark.parametrize("channels", [3, 6, 8])
+def test_of_many_channels_two_are_heard_and_that_is_said(tmp_path: Path, channels: int) -> None:
+    x = music(0.1, channels)
+    path = save(tmp_path / "many.wav", x, "WAV", "FLOAT")
+    song = open_song(path)
+    assert song.channels == 2 and np.array_equal(read(path), x[:, :2].T)
+    (said,) = song.warnings
+    assert f"has {channels} channels: the first two are separated; --downmix takes all of them" in said
+    mixed = open_song(path, downmix=True)
+    assert mixed.channels == 2 and scan(mixed).samples == len(x) and said not in mixed.warnings
+
+
+def test_the_front_pair_is_found_where_the_file_states_it(tmp_path: Path) -> None:
+    """Vorbis has left, centre, right (Vorbis I, 4.3.9): the second channel would be the singer's."""
+    x = np.zeros((4410, 3), np.float32)
+    x[:, 0], x[:, 2] = music(0.1, 2).T
+    path = save(tmp_path / "three.ogg", x, "OGG", "VORBIS")
+    assert np.abs(read(path) - sf.read(path)[0].T[[0, 2]]).max() < 1e-6
+    assert "3 channels: the front left and right are separated" in open_song(path).warnings[0]
+
+
+def test_mono_and_stereo_stay_as_they_are_with_downmix(tmp_path: Path) -> None:
+    x = music(0.1, 2)
     for channels in (1, 2):
         path = save(tmp_path / "few.wav", x[:, :channels], subtype="FLOAT")
         assert np.array_equal(read(path, downmix=True), x[:, :channels].T)

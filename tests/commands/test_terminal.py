@@ -71,6 +71,19 @@ def test_json_has_standard_output_for_itself_and_the_bar_is_drawn(place: Path) -
     assert "%" in done.text and "song.wav: drums, vocals ->" in done.flowing(80)
 
 
+def test_a_song_of_eight_channels_says_which_are_heard(place: Path) -> None:
+    noise = 0.1 * np.random.default_rng(1).standard_normal((8000, 8)).astype(np.float32)
+    soundfile.write(place / "eight.wav", noise, 8000, subtype="FLOAT")
+    done = typed([*ORTSEP, "run", "waves", "eight.wav"], cwd=place)
+    said = "eight.wav has 8 channels: the first two are separated; --downmix takes all of them, mixed to stereo"
+    assert done.status == 0 and done.flowing(80).count(said) == 1
+    assert soundfile.info(place / "separated" / "waves" / "eight" / "drums.wav").channels == 2
+    done = typed([*ORTSEP, "run", "waves", "eight.wav", "--dry-run"], cwd=place)
+    assert done.status == 0 and said in " ".join(done.text.split())
+    done = typed([*ORTSEP, "run", "waves", "eight.wav", "--downmix", "-o", "mixed"], cwd=place)
+    assert done.status == 0 and said not in done.flowing(80) and "assumed FL FR FC" in done.flowing(80)
+
+
 def test_quiet_is_quiet_on_a_terminal_too(place: Path) -> None:
     done = typed([*ORTSEP, "run", "waves", "song.wav", "-q"], cwd=place)
     assert (done.status, done.raw) == (0, "")

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from ortsep.audio.sources import as_mixture, as_source, fit_channels
 from ortsep.export.families.open_unmix.graph import Network, Shape, build_graph, random_network
 from ortsep.export.family import Choice, load_original
 from ortsep.models.catalogue import find_card
@@ -15,6 +16,7 @@ from ortsep.stems.masks import apply_filter
 torch = pytest.importorskip("torch")
 sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
 model = pytest.importorskip("openunmix.model")
+utils = pytest.importorskip("openunmix.utils")
 
 SMALL = {
     "stereo": Shape(bins=129, heard=93, channels=2, hidden=32),
@@ -102,3 +104,27 @@ def test_a_song_equals_the_separator(snr, name, iterations, residual, gate):
     assert value >= gate
     if (iterations, residual) == (1, False):
         assert snr(expected, original.separate(mix)) >= gate
+
+
+@pytest.mark.parametrize(
+    "shape", [(500,), (1, 500), (2, 500), (500, 2), (500, 1), (1, 2, 500), (3, 2, 500), (3, 500, 2), (2, 1, 500)]
+)
+def test_arrays_lie_as_openunmix_takes_them(shape):
+    """``openunmix.utils.preprocess``: one channel or two, either way round, alone or in a batch."""
+    given = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected = utils.preprocess(torch.from_numpy(given), 44100, 44100).numpy()
+    songs = given if given.ndim == 3 else given[None]
+    ours = np.stack([fit_channels(as_mixture(one)[0], 2) for one in songs])
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("channels", [3, 6, 8])
+def test_of_many_channels_the_first_two_as_openunmix_says(channels):
+    """What it says; what it does (1.3) is to cut the time to two samples, so its rule is tried on the two."""
+    given = np.random.default_rng(0).standard_normal((1, channels, 500)).astype(np.float32)
+    with pytest.warns(UserWarning, match="Only the first two channels"):
+        assert utils.preprocess(torch.from_numpy(given), 44100, 44100).shape == (1, channels, 2)
+    expected = utils.preprocess(torch.from_numpy(given[:, :2]), 44100, 44100).numpy()[0]
+    with pytest.warns(UserWarning, match="the first two are separated"):
+        source = as_source(given[0], 44100, 44100)
+    np.testing.assert_array_equal(np.concatenate(list(source.blocks()), axis=1), expected)

@@ -161,7 +161,7 @@ def test_either_way_round_comes_back_as_it_was_given() -> None:
     ("array", "message"),
     [
         (np.zeros((2, 0), np.float32), "no samples"),
-        (np.zeros((3, 100), np.float32), "3 channels"),
+        (np.zeros((65, 100), np.float32), "65 channels and ortsep takes up to 64"),
         (np.zeros((1, 2, 3), np.float32), "shape"),
         (np.array([0.0, np.nan, 1.0]), "not finite at sample 1"),
         (np.array([[0.0, 1.0, 2.0], [1.0, 2.0, np.inf]]), "sample 2 of channel 1"),

@@ -145,3 +145,41 @@ def test_unsigned_samples_lie_about_their_middle(kind: Any, middle: int) -> None
     half = np.iinfo(kind).max // 2 + 1 if middle else 128
     given = np.array([[middle, middle - half, middle + half // 2]]).astype(kind)
     np.testing.assert_array_equal(as_mixture(given, as_it_lies=True)[0], [[0.0, -1.0, 0.5]])
+
+
+@pytest.mark.parametrize("name", ["waves", "masks"])
+def test_of_an_array_of_eight_channels_the_first_two_are_separated_and_that_is_said(name: str) -> None:
+    separator, x = Separator(GRAPHS / name), song(20_000, 8)
+    expected = separator.separate(x[:2], residual=True)
+    ways: list[Any] = [
+        lambda: separator.separate(x, residual=True),
+        lambda: {k: v.T for k, v in separator.separate(x.T, residual=True).items()},
+        lambda: {k: v[0] for k, v in separator.separate(x[None], residual=True).items()},
+        *(
+            lambda given=given: dict(zip(expected, whole(separator.stream(given(), {"residual": True})), strict=True))
+            for given in (lambda: x, lambda: iter([x[:, :9], x[:, 9:]]), lambda: ArraySource(x, 8000))
+        ),
+    ]
+    for way in ways:
+        with pytest.warns(UserWarning, match="has 8 channels: the first two are separated") as told:
+            stems = way()
+        assert [w.filename for w in told if w.category is UserWarning] == [__file__], "the caller's line is named"
+        for stem in expected:
+            np.testing.assert_array_equal(stems[stem], expected[stem])
+
+
+def test_what_is_said_of_a_path_is_said_to_who_streams_it(tmp_path: Path) -> None:
+    x = song(20_000, 8)
+    soundfile.write(tmp_path / "eight.wav", x.T, 8000, subtype="FLOAT")
+    separator = Separator(GRAPHS / "waves")
+    with pytest.warns(UserWarning, match="eight.wav has 8 channels"):
+        stems = whole(separator.stream(tmp_path / "eight.wav"))
+    np.testing.assert_array_equal(stems, whole(separator.stream(x[:2])))
+
+
+def test_a_model_of_one_channel_hears_the_two_one_by_one() -> None:
+    separator, _ = faked(changed(name="mono", channels=1), lambda mix: np.stack([mix, mix**2], axis=1))
+    x = song(9_000, 8)
+    with pytest.warns(UserWarning, match="8 channels"):
+        stems = separator.separate(x)
+    np.testing.assert_allclose(np.stack(list(stems.values())), [x[:2], x[:2] ** 2], atol=1e-6)
