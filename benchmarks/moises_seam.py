@@ -12,10 +12,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from ortsep import Separator
+from ortsep.base.arrays import F32
 from ortsep.base.decibels import snr
 from ortsep.export.exporter import choose_weights, write_export
 from ortsep.export.families.moises_light.original import GRAPH
@@ -23,8 +23,6 @@ from ortsep.export.family import load_original
 from ortsep.export.graph.files import attach_spec
 from ortsep.models.catalogue import find_card
 from ortsep.songs.mixture import counted
-
-F32 = npt.NDArray[np.float32]
 
 
 def anywhere(model: Path, separator: Separator, folder: Path) -> Separator:

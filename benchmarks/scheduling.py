@@ -18,14 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ortsep.base import memory
+from ortsep.base.arrays import F32
 from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import load_model
 from ortsep.graphs.session import Session
 
-F32 = npt.NDArray[np.float32]
 WAYS = ("one at a time", "batch of two", "two in flight")
 CHUNKS = 6
 

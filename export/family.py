@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import UsageError
 from ortsep.base.interrupt import at_once
 from ortsep.models.catalogue import Card
@@ -22,7 +23,6 @@ from ortsep.models.spec import ModelSpec
 if TYPE_CHECKING:  # it needs torch, which not every family does
     from ortsep.export.weights.frontdoor import Checkpoint
 
-F32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 Downloading = Callable[[str, int, int], None]

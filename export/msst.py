@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import WeightsError
-from ortsep.export.family import F32, Choice, Complex, Float, Original, stereo
+from ortsep.export.family import Choice, Complex, Float, Original, stereo
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
 from ortsep.export.weights.msst_demix import cuts, demix, normalization

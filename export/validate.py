@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.sources import fit_channels
+from ortsep.base.arrays import F32
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, UsageError, WeightsError
 from ortsep.engine.stft import istft, stft
@@ -36,7 +36,6 @@ from ortsep.models.spec import METADATA_KEY, STFT, Figure, Fixed, ModelSpec, fro
 from ortsep.separator import Separator
 from ortsep.songs.mixture import counted
 
-F32 = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 GATES = {"transform": 120.0, "graph": 100.0, "end to end": 90.0, "provider": 60.0}

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Union
 
 import numpy as np
-import numpy.typing as npt
 
 from ortsep.audio.resample import resampled_length
 from ortsep.audio.sources import At, Source, as_rate, as_source, completed
+from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel, Cancels
 from ortsep.base.errors import ModelError, UsageError
 from ortsep.base.threads import closed
@@ -24,8 +24,6 @@ from ortsep.graphs.model import Model
 from ortsep.models.spec import ModelSpec
 from ortsep.options import TUNING, Options, usable
 from ortsep.separator import Separator
-
-F32 = npt.NDArray[np.float32]
 
 
 class Chain:

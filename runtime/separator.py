@@ -23,6 +23,7 @@ from ortsep.audio.sources import (
     rerated,
     stereo,
 )
+from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel, Cancels
 from ortsep.base.errors import AudioError, ModelError, UsageError
 from ortsep.base.threads import ahead, closed
@@ -38,8 +39,6 @@ from ortsep.graphs.session import Observer
 from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.spec import ModelSpec
 from ortsep.options import Options, number
-
-F32 = npt.NDArray[np.float32]
 
 
 class Separator:

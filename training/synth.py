@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from ortsep.base.arrays import F32
+
 RATE = 44100
-F32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating]
 Rng = np.random.Generator
 

@@ -7,13 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-F64 = npt.NDArray[np.float64]
+from ortsep.base.arrays import F64, Array
 
 LONG = 1 << 14
 """Elements of an axis from which ONNX Runtime's flat float32 sums are taken in two steps."""

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
+from ortsep.base.arrays import Array
+
 OPSET = 20
 """The first with Gelu; ONNX Runtime 1.17 and later run it."""
 IR_VERSION = 9
@@ -20,7 +22,6 @@ IR_VERSION = 9
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators (MultiHeadAttention and the like)."""
 
-Array = npt.NDArray[Any]
 Dim = int | str
 
 

@@ -12,14 +12,12 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import F64
 from ortsep.base.errors import ModelError
 from ortsep.engine.stft import extended_length, frame_count
 from ortsep.export.graph.builder import Graph
 from ortsep.models.spec import STFT
-
-F64 = npt.NDArray[np.float64]
 
 
 def factors(points: int) -> tuple[int, int]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.base.arrays import Array
 from ortsep.export.passes.contract import contract
-from ortsep.export.passes.editor import Array, Editor, attribute
+from ortsep.export.passes.editor import Editor, attribute
 
 _MICROSOFT = "com.microsoft"
 _TRACED = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Gather", "Slice", "Split")

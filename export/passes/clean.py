@@ -6,8 +6,9 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from ortsep.base.arrays import Array
 from ortsep.export.passes.contract import contract
-from ortsep.export.passes.editor import Array, Editor, attribute
+from ortsep.export.passes.editor import Editor, attribute
 from ortsep.export.passes.inference import Shape
 
 _CHANCE = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import onnx
 
+from ortsep.base.arrays import Array
 from ortsep.export.graph.algebra import affine_of_batch_norm, phase_kernel
-from ortsep.export.passes.editor import Array, Editor, attribute
+from ortsep.export.passes.editor import Editor, attribute
 
 _OUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 

@@ -13,10 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ortsep.base.arrays import Array
 from ortsep.export.passes.inference import Shape, inferred
-
-Array = npt.NDArray[Any]
-
 
 _CARRIED = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather", "Concat", "Pad", "Expand"}
 """Operators that give what they are given, whatever its type."""

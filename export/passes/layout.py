@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from ortsep.export.passes.editor import Array, Editor, attribute
+from ortsep.base.arrays import Array
+from ortsep.export.passes.editor import Editor, attribute
 
 _UNARY = {"Gelu", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Erf", "Elu"}
 _BINARY = {"Add", "Sub", "Mul", "Div"}

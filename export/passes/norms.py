@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ortsep.base.arrays import Array
 from ortsep.export.graph.algebra import expansion_factors, two_step
-from ortsep.export.passes.editor import Array, Editor, attribute
+from ortsep.export.passes.editor import Editor, attribute
 
 _MANY = 4096
 """Elements from which the order of a sum matters."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F32
 from ortsep.export.weights.msst_yaml import Settings
 from ortsep.models.spec import Border, Chunks, Join, Normalization
 
-F32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating[Any]]
 
 FADES = 10

@@ -10,11 +10,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import Array
 from ortsep.base.errors import FileMissing, WeightsError
 from ortsep.export.weights.crc32c import crc32c, unmask
 
@@ -31,7 +30,6 @@ MAX_RANK = 8
 MAX_SHARDS = 64
 MAX_META = 8 << 20
 
-Array = npt.NDArray[Any]
 Fields = dict[int, list[int | bytes]]
 
 

@@ -9,7 +9,8 @@ import soundfile
 from ortsep.audio import ffmpeg, sndfile
 from ortsep.audio.container import examine
 from ortsep.audio.foreign import format_of
-from ortsep.audio.stream import F32, Stream
+from ortsep.audio.stream import Stream
+from ortsep.base.arrays import F32
 from ortsep.base.errors import AudioError, TimedOut
 from ortsep.base.threads import closed
 

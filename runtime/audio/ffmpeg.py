@@ -16,7 +16,8 @@ import numpy as np
 from ortsep.audio.contents import Contents
 from ortsep.audio.foreign import Foreign, format_of
 from ortsep.audio.layouts import ffmpeg_layout
-from ortsep.audio.stream import F32, Stream
+from ortsep.audio.stream import Stream
+from ortsep.base.arrays import F32
 from ortsep.base.errors import AudioError, TimedOut
 
 MP3 = Foreign(b"", 0, "mp3", "an MPEG audio file")

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
-F32 = npt.NDArray[np.float32]
+from ortsep.base.arrays import F32
 
 _FLUSH = 4096
 

@@ -10,7 +10,8 @@ from typing import Any
 import soundfile
 
 from ortsep.audio.contents import Contents, Segment
-from ortsep.audio.stream import F32, Stream
+from ortsep.audio.stream import Stream
+from ortsep.base.arrays import F32
 from ortsep.base.errors import AudioError
 from ortsep.base.signals import signals_later
 

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ortsep.audio.decode import probe, read
 from ortsep.audio.layouts import downmix as shares
 from ortsep.audio.layouts import front
 from ortsep.audio.stream import Stream
+from ortsep.base.arrays import F32
 from ortsep.base.errors import AudioError, FileMissing, OrtsepError, UsageError
 from ortsep.base.threads import closed
-
-F32 = npt.NDArray[np.float32]
 
 BLOCK = 65536
 _RATES = (1000, 768_000)

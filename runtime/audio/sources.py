@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.song import MOST_CHANNELS, open_song, scan
+from ortsep.base.arrays import F32
 from ortsep.base.errors import AudioError, UsageError
 from ortsep.base.threads import closed
 
-F32 = npt.NDArray[np.float32]
 BLOCK = 1 << 16
 LOUDEST = 1e6
 """The largest sample of an array that counts as audio: squares of more leave float32's range in a model."""

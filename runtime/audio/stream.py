@@ -4,13 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from ortsep.audio.contents import Contents
 from ortsep.audio.layouts import Layout
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
+from ortsep.base.arrays import F32
 
 
 class Window:

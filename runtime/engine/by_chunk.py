@@ -5,9 +5,7 @@ Reading, transforms and writing go on while the graph runs, each in a thread of 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.threads import ahead, closed
 from ortsep.engine.buffers import OverlapAdd, Window, reflected
@@ -16,7 +14,6 @@ from ortsep.engine.level import Level
 from ortsep.engine.network import Network, Part, Results
 from ortsep.engine.plan import ChunkRun
 
-F32 = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
 

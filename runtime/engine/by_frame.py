@@ -7,8 +7,8 @@ Reading, transforms and writing go on while the graph runs, each in a thread of 
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import C64, F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.threads import abreast, ahead, closed
 from ortsep.engine.by_chunk import Progress
@@ -19,8 +19,6 @@ from ortsep.engine.stft import Analyser, Synthesiser
 from ortsep.models.spec import Blocks
 from ortsep.stems.masks import apply_filter
 
-F32 = npt.NDArray[np.float32]
-C64 = npt.NDArray[np.complex64]
 _TOGETHER = 64
 """Frames that are masked and transformed back together: few enough to stay in a core's cache."""
 _BINS = 64

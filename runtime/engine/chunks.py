@@ -15,10 +15,8 @@ from heapq import merge
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F32, F64
 from ortsep.models.spec import Chunks, Fixed, Join, Stepped
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

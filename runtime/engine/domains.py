@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import C64, F32
 from ortsep.engine.level import Level, level_of
 from ortsep.engine.stft import as_channels, from_channels, istft, stft
 from ortsep.models.spec import STFT, ModelSpec
-
-F32 = npt.NDArray[np.float32]
-C64 = npt.NDArray[np.complex64]
 
 
 @dataclass(frozen=True)

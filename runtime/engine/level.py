@@ -4,13 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import C64, F32
 from ortsep.engine.stft import Analyser
 from ortsep.models.spec import STFT, Normalization
-
-F32 = npt.NDArray[np.float32]
-C64 = npt.NDArray[np.complex64]
 
 
 @dataclass(frozen=True)

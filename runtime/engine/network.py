@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import ModelError
 from ortsep.base.threads import cores
@@ -24,7 +24,6 @@ from ortsep.graphs.model import Model
 from ortsep.graphs.session import Observer, Session
 from ortsep.models.spec import METADATA_KEY, Chunks, Member, from_json
 
-F32 = npt.NDArray[np.float32]
 OWN = ("domain", "output", "stft", "inverse", "chunks", "tensors")
 """What a graph of a bag has for itself."""
 Shares = tuple[tuple[int, int, float], ...]

@@ -9,14 +9,12 @@ from itertools import islice
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import F32
 from ortsep.engine.chunks import Plan, make_plan
 from ortsep.engine.stft import frame_count
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
 from ortsep.options import Options, change_blocks, change_chunks, change_filter, refuse_options
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from ortsep.base.arrays import Array
 from ortsep.base.threads import cores
 from ortsep.models.spec import STFT
-
-Array = NDArray[Any]
 
 _BATCH = 1 << 17
 """Samples that are windowed and transformed at a time: half a megabyte in float32, about a core's cache."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import ModelError
 from ortsep.graphs.layout import rearranged
@@ -14,8 +15,6 @@ from ortsep.graphs.session import Observer, Session, Tensor
 from ortsep.models.axes import OURS, measure
 from ortsep.models.spec import ModelSpec
 from ortsep.models.spec import Tensor as Mapped
-
-F32 = npt.NDArray[np.float32]
 
 
 def our_axes(ours: str, spec: ModelSpec) -> str:

@@ -1,14 +1,10 @@
 """Arrays from one order of axes to another, in the notation of ``models.axes``."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy.typing as npt
-
+from ortsep.base.arrays import Array
 from ortsep.base.errors import ModelError
 from ortsep.models.axes import measure
-
-Array = npt.NDArray[Any]
 
 
 def rearranged(array: Array, source: str, target: str, known: Mapping[str, int]) -> Array:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, FileMissing, ModelError, ProviderError
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options
 from ortsep.models.onnx_file import external_files
 
-F32 = npt.NDArray[np.float32]
 BOUND = ("cuda",)
 """Providers whose memory is not the CPU's, by ONNX Runtime's names of their devices."""
 TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.base.apart import NoAnswer, ask
+from ortsep.base.arrays import F32
 from ortsep.base.whole import scratch
 from ortsep.engine.chunks import make_plan
 from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import Model
 from ortsep.graphs.providers import LOWER, PROVIDERS, Verdict, provider_options
 
-F32 = npt.NDArray[np.float32]
 Feeds = Mapping[str, npt.NDArray[Any]]
 Counts = tuple[int | None, int | None, int | None]
 Open = Callable[[Path, str, Mapping[str, str], Path | None], Any]

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F32, F64
 from ortsep.engine.stft import Analyser
 from ortsep.models.spec import STFT
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
 
 COLUMNS = 1000
 BANDS = 200

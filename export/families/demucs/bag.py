@@ -15,12 +15,13 @@ from demucs.demucs import Demucs
 from demucs.spec import ispectro
 from torch import nn
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import WeightsError
 from ortsep.export.families.demucs.files import Part
 from ortsep.export.families.demucs.hdemucs import hdemucs_graph
 from ortsep.export.families.demucs.htdemucs import htdemucs_graph
 from ortsep.export.families.demucs.time import demucs_v3_graph
-from ortsep.export.family import F32, Complex, Float, Original
+from ortsep.export.family import Complex, Float, Original
 from ortsep.export.graph.files import attach_spec
 from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Chunks, Member, ModelSpec, Normalization, Stepped, Weights

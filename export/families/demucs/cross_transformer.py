@@ -13,7 +13,8 @@ import numpy as np
 from demucs.transformer import create_2d_sin_embedding, create_sin_embedding
 from torch import nn
 
-from ortsep.export.families.demucs.layers import F64, norm_scale, numpy64, require
+from ortsep.base.arrays import F64
+from ortsep.export.families.demucs.layers import norm_scale, numpy64, require
 from ortsep.export.graph.builder import MICROSOFT, Graph
 
 

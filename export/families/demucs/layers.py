@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
+from ortsep.base.arrays import F64
 from ortsep.base.errors import WeightsError
 from ortsep.export.graph.algebra import LONG, expansion_factors, phase_kernel, two_step
 from ortsep.export.graph.builder import Graph
-
-F64 = npt.NDArray[np.float64]
 
 GELU_ONE = 1.1444507183528787
 """GELU(GELU_ONE) = 1: a channel that holds this before the GELU holds a one behind it."""

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from demucs.htdemucs import HTDemucs
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import WeightsError
 from ortsep.export.families.demucs.bag import DemucsOriginal
 from ortsep.export.families.demucs.files import CLASSES, LIMITS, Part, fill, read_part, shape_of
 from ortsep.export.families.demucs.package import Package, load_demucs_package
 from ortsep.export.families.demucs.subbands import SubbandHTDemucs
-from ortsep.export.family import F32, Choice, wanted_stems
+from ortsep.export.family import Choice, wanted_stems
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
 from ortsep.export.weights.msst_code import msst_module

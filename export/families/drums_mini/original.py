@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 import torch
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import WeightsError
 from ortsep.export.families.drums_mini.graph import STEMS, Architecture, DrumsMini, build_graph
-from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.models.catalogue import BUNDLED, Card
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 

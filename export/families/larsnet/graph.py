@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 
+from ortsep.base.arrays import F64
 from ortsep.base.errors import WeightsError
 from ortsep.export.graph.algebra import affine_in, phase_kernel
 from ortsep.export.graph.builder import Graph
-
-F64 = npt.NDArray[np.float64]
 
 AUDIO = 2
 """Audio channels."""

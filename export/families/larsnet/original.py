@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 import yaml
 
+from ortsep.base.arrays import F32, F64
 from ortsep.base.errors import AudioError, DownloadError, FileMissing, WeightsError
 from ortsep.export.families.larsnet.graph import AUDIO, HALVINGS, UNet, build_graph, load_network
-from ortsep.export.family import F32, Choice, Complex, Float, Original, stereo, wanted_stems
+from ortsep.export.family import Choice, Complex, Float, Original, stereo, wanted_stems
 from ortsep.export.weights.plain_yaml import load_plain_yaml
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, Blocks, Filter, Member, ModelSpec, Weights
 
-F64 = npt.NDArray[np.float64]
 Masks = Callable[[torch.Tensor], torch.Tensor]
 """From magnitudes [B, 2, F, T], float64, to a stem's masks of the same shape."""
 

@@ -15,10 +15,9 @@ import onnx
 import torch
 from torch import nn
 
+from ortsep.base.arrays import F64
 from ortsep.export.families.mdx_net.network import CHANNELS, ConvTDFNet
 from ortsep.export.graph.builder import Graph
-
-F64 = npt.NDArray[np.float64]
 
 
 def build_graph(network: ConvTDFNet, frames: int, name: str) -> onnx.ModelProto:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import UsageError, WeightsError
 from ortsep.export.families.mdx_net.double import run_double
 from ortsep.export.families.mdx_net.graph import build_graph
 from ortsep.export.families.mdx_net.network import ConvTDFNet, Shape, load_network, parameter_count
-from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.export.graph.rename import with_our_tensors
 from ortsep.export.passes import optimize
 from ortsep.export.weights.frontdoor import Checkpoint
@@ -31,7 +31,6 @@ from ortsep.models.spec import ModelSpec, Tensors, Weights
 
 ROUTES: tuple[str, ...] = ()
 CONFIG = ""
-F64 = npt.NDArray[np.float64]
 Spectra = Callable[[torch.Tensor], torch.Tensor]
 """The stem's spectrum [B, 4, F, T] from the mixture's."""
 

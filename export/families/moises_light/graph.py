@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from ortsep.base.arrays import F64
 from ortsep.export.families.moises_light.architecture import Architecture
 from ortsep.export.graph.algebra import affine_in
 from ortsep.export.graph.builder import MICROSOFT, Graph
 
-F64 = npt.NDArray[np.float64]
 State = Mapping[str, npt.NDArray[Any]]
 
 BLOCK = 16

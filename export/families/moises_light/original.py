@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import FileMissing, UsageError, WeightsError
 from ortsep.export.families.moises_light.architecture import (
     STEMS,
@@ -25,7 +26,7 @@ from ortsep.export.families.moises_light.architecture import (
 )
 from ortsep.export.families.moises_light.checkpoint import Found, recognise
 from ortsep.export.families.moises_light.graph import build_graph
-from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
+from ortsep.export.family import Choice, Complex, Float, Original, wanted_stems
 from ortsep.export.weights.checkpoints import file_sha256, load_state
 from ortsep.export.weights.plain_yaml import load_plain_yaml
 from ortsep.models.catalogue import Card

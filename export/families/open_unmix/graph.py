@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
@@ -18,7 +17,6 @@ from ortsep.base.errors import WeightsError
 from ortsep.export.graph.algebra import affine_in, lstm_weights
 from ortsep.export.graph.builder import Graph
 
-F64 = npt.NDArray[np.float64]
 State = dict[str, torch.Tensor]
 
 LEFTOVERS = ("sample_rate", "stft.window", "transform.0.window")

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import torch
 
+from ortsep.base.arrays import F32
 from ortsep.base.errors import FileMissing, MissingDependency, WeightsError
 from ortsep.export.families.open_unmix.graph import (
     Network,
@@ -25,7 +26,7 @@ from ortsep.export.families.open_unmix.graph import (
     parameter_count,
     random_network,
 )
-from ortsep.export.family import F32, Choice, Complex, Float, Original, wanted_stems
+from ortsep.export.family import Choice, Complex, Float, Original, wanted_stems
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelSpec, Weights
 

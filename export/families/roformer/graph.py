@@ -16,11 +16,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from ortsep.base.arrays import F32, F64
 from ortsep.export.families.roformer.architecture import Architecture, transformers, uses
 from ortsep.export.graph.builder import MICROSOFT, Graph
 
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
 State = Mapping[str, npt.NDArray[Any]]
 
 TILES = 4

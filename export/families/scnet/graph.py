@@ -14,13 +14,12 @@ as ONNX Runtime's LSTM wants them, so that what is moved are whole rows of chann
 """
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from ortsep.base.arrays import F64
 from ortsep.export.families.scnet.architecture import EPS, Architecture, Band, State
 from ortsep.export.graph.builder import Graph
 
-F64 = npt.NDArray[np.float64]
 GATES = (0, 3, 1, 2)
 """torch's gates i, f, g, o in the order of ONNX: i, o, f, g."""
 

@@ -12,13 +12,12 @@ Against the same graph from ConvTranspose, and what else was tried: benchmarks/n
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import F32
 from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
 from ortsep.export.graph.algebra import affine_of_batch_norm, phase_kernel
 from ortsep.export.graph.builder import Graph
 
-F32 = npt.NDArray[np.float32]
 PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
 SAME_STRIDED = (1, 1, 2, 2)
 """What TensorFlow's SAME is for a 5x5 kernel of stride 2 over an even size: one before, two behind."""

@@ -8,12 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from ortsep.base.arrays import F32, Array
 from ortsep.base.errors import FileMissing, UsageError, WeightsError
 from ortsep.base.whole import scratch
 from ortsep.export.families.spleeter import reference, tensorflow_route
@@ -27,7 +26,7 @@ from ortsep.export.families.spleeter.weights import (
     networks,
     random_variables,
 )
-from ortsep.export.family import F32, Choice, Complex, Float, Original, refuse_a_part, stereo
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_a_part, stereo
 from ortsep.export.weights.archive import unpack_tar_gz
 from ortsep.export.weights.files import file_sha256
 from ortsep.export.weights.tf_bundle import graph_nodes, read_bundle
@@ -41,8 +40,6 @@ UNPACKED = 1 << 30
 BATCH = 1
 """Blocks a run. More take no less work (CPU time a block, 2stems, one thread: 210 ms for one, 219 for two, 222 for
 four) but more memory: 280, 352, 426 MB (benchmarks/spleeter_blocks.py)."""
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F64
 from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
 
 N_FFT, HOP = 4096, 1024
 RATIO_EPS = 1e-10
 
-F64 = npt.NDArray[np.float64]
 C128 = npt.NDArray[np.complex128]
 Complexes = npt.NDArray[np.complexfloating[Any, Any]]
 Floats = npt.NDArray[np.floating[Any]]

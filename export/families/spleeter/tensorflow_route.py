@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
 from ortsep.base.apart import NoAnswer, ask
+from ortsep.base.arrays import F32, Array
 from ortsep.base.errors import MissingDependency, ModelError
 from ortsep.base.interrupt import at_once
 from ortsep.base.whole import scratch
@@ -27,9 +27,6 @@ from ortsep.export.graph.builder import IR_VERSION
 
 TF2ONNX_OPSET = 18
 """The newest that tf2onnx 1.17 writes."""
-
-Array = npt.NDArray[Any]
-F32 = npt.NDArray[np.float32]
 
 
 def available(*modules: str) -> bool:

@@ -6,11 +6,10 @@ model/functions/unet.py).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ortsep.base.arrays import F32, Array
 from ortsep.base.errors import WeightsError
 
 DOWN = (16, 32, 64, 128, 256, 512)
@@ -24,9 +23,6 @@ EPSILON = 1e-3
 
 _GAINS: dict[tuple[int, ...], float] = {(5, 5, 2, 16): 1 / 256, (4, 4, 1, 2): 3.0}
 _NOT_WEIGHTS = {"global_step", "beta1_power", "beta2_power"}
-
-F32 = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
