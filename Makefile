@@ -7,7 +7,7 @@ LEAN := .venv-lean
 LEAN_TESTS := $(filter-out $(addprefix tests/,data/ export/ parity/ training/ server/ fleet/),$(wildcard tests/*/))
 # The rooms that need more than the runtime, and of the others the tests that are skipped where it is alone.
 FULL_TESTS := $(addprefix tests/,export parity training server fleet) $(shell grep -rl --include='test_*.py' \
-	-e 'importorskip."onnx"' -e 'importorskip."matplotlib"' -e 'importorskip."torch"' $(LEAN_TESTS))
+	-e 'importorskip."onnx"' -e 'importorskip."matplotlib"' -e 'importorskip."torch"' -e 'importorskip."mutagen"' $(LEAN_TESTS))
 TORCH ?= torch==2.13.0
 SOURCES = $(sort $(shell find base models stems runtime export -type f -not -name '*.pyc'))
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check

@@ -66,6 +66,7 @@ def run(
     mp3: flags.Mp3 = False,
     int24: flags.Int24 = False,
     float32: flags.Float32 = False,
+    tags: flags.Tagged = True,
     mp3_bitrate: flags.Bitrate = None,
     quality: flags.Quality = None,
     clip_mode: flags.ClipMode = flags.Clip.rescale,
@@ -146,6 +147,7 @@ def run(
         downmix=downmix,
         allow_truncated=allow_truncated,
         skip_existing=skip_existing,
+        tags=tags,
         inline_audio=inline_audio,
     )
     if inline_audio and not json_:

@@ -73,7 +73,7 @@ def encoding(
     Raises UsageError for what the format can't hold.
     """
     if format not in _FORMATS:
-        raise UsageError(f"--format {format} is unknown; use {', '.join(_FORMATS)}")
+        raise UsageError(f"--format {format} is unknown; use {', '.join(_FORMATS)} or stem.mp4")
     default, allowed = _FORMATS[format]
     chosen = default if subtype is None else SUBTYPES.get(subtype, "")
     if subtype is not None and chosen not in allowed:
@@ -163,12 +163,12 @@ def encode(
             sink = _Encoder(target, sample_rate, channels, encoding)
         with contextlib.closing(sink):
             while len(data := np.fromfile(source, np.float32, _PIECE * channels)):
-                whole = _rounded((data * np.float32(gain)).reshape(-1, channels), bits)
+                whole = rounded((data * np.float32(gain)).reshape(-1, channels), bits)
                 sink.write(_packed(whole, bits) if own and bits else whole)
                 yield
 
 
-def _rounded(samples: F32, bits: int | None) -> npt.NDArray[Any]:
+def rounded(samples: F32, bits: int | None) -> npt.NDArray[Any]:
     """Samples as left-aligned int32 of ``bits``: libsndfile rounds floats down, half a step off on average."""
     if bits is None:
         return samples

@@ -20,8 +20,9 @@ from ortsep.base.arrays import F32
 from ortsep.base.errors import OutputError
 from ortsep.base.threads import ahead
 from ortsep.stems.encoders import RawFile, encode, encoding, header
+from ortsep.stems.tags import Tags, write_tags
 
-_MEND = "name another folder with -o"
+MEND = "name another folder with -o"
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,19 @@ class StemWriter:
         bitrate: int | None = None,
         quality: float | None = None,
         clip: str = "rescale",
+        tags: Tags | None = None,
     ) -> None:
         """Make the folders and temporary files for stems of ``samples`` samples, encoded as ``encoding`` says.
 
-        ``clip``: one of ``encoders.CLIPS``.
+        ``clip``: one of ``encoders.CLIPS``. ``tags``: what is written into each file besides.
 
         Raises UsageError for what the format can't hold, OutputError where a file can't be made, or is being written by
         another run.
         """
         shape: dict[str, int] = {"sample_rate": sample_rate, "channels": channels, "samples": samples}
         self.encoding = encoding(format, subtype, **shape, bitrate=bitrate, quality=quality)
-        self._clip = clip
+        self._clip, self._format, self._tags = clip, format, tags or Tags()
+        self.notes: list[str] = []
         self.written: dict[str, Written] = {}
         self._paths, self._rate, self._channels, self._samples = dict(paths), sample_rate, channels, samples
         self._tally = {stem: Tally(stem, sample_rate, channels) for stem in paths}
@@ -120,11 +123,11 @@ class StemWriter:
         front = header(self.encoding, sample_rate, channels, samples) if self.encoding.exact else b""
         try:
             for stem, path in self._paths.items():
-                with _saying(path):
+                with saying(path):
                     self._make_folder(path.parent)
-                    self._partials[stem] = whole.begin(path, _MEND)
+                    self._partials[stem] = whole.begin(path, MEND)
                     if not self.encoding.exact:
-                        self._raw[stem] = whole.begin(path, _MEND, alone=False)
+                        self._raw[stem] = whole.begin(path, MEND, alone=False)
                     self._open[stem] = RawFile(self._raw.get(stem, self._partials[stem]), front)
         except BaseException:
             self.abort()
@@ -139,7 +142,7 @@ class StemWriter:
             if self._clip == "clamp":
                 block = np.clip(block, -1, 1)
             self._tally[stem].add(block)
-            with _saying(path):
+            with saying(path):
                 self._open[stem].write(block.T)
 
     def close(self) -> dict[str, Written]:
@@ -152,14 +155,17 @@ class StemWriter:
                     got = f"{tally.samples} of {self._samples} samples"
                     raise OutputError(f"{self._paths[stem]} got {got}; run the separation again")
             for stem, file in self._open.items():
-                with _saying(self._paths[stem]):
+                with saying(self._paths[stem]):
                     file.close()
             highest = max((tally.peak for tally in self._tally.values()), default=0.0)
             fits = self.encoding.exact or self._clip != "rescale" or highest <= 1.0
             gain = 1.0 if fits else 1.0 / highest
             for stem in self._raw:
                 self._encode(stem, gain)
-            whole.replace_all([(self._partials[stem], path) for stem, path in self._paths.items()], _MEND)
+            for stem, path in self._paths.items():
+                with saying(path):
+                    self.notes += write_tags(self._partials[stem], self._format, self._tags)
+            whole.replace_all([(self._partials[stem], path) for stem, path in self._paths.items()], MEND)
         except BaseException:
             self.abort()
             raise
@@ -205,16 +211,16 @@ class StemWriter:
         """Turn a stem's float32 file into the wanted format, times ``gain``."""
         shape = (self._rate, self._channels, self._samples)
         steps = encode(self._raw[stem], self._partials[stem], *shape, self.encoding, gain)
-        with _saying(self._paths[stem]), contextlib.closing(ahead(steps)) as running:
+        with saying(self._paths[stem]), contextlib.closing(ahead(steps)) as running:
             deque(running, maxlen=0)
         whole.drop(self._raw[stem])  # at once: the next stem may need its room
 
 
 @contextlib.contextmanager
-def _saying(path: Path) -> Iterator[None]:
+def saying(path: Path) -> Iterator[None]:
     """Turn the errors of writing ``path`` into an OutputError that names it, the cause and the mend."""
     try:
-        with whole.saying(path, _MEND):
+        with whole.saying(path, MEND):
             yield
     except soundfile.LibsndfileError as error:
         cause = str(getattr(error, "error_string", error)).strip().rstrip(".")

@@ -10,6 +10,8 @@ from ortsep.base.errors import UsageError
 from ortsep.stems.manifest import safe_name
 
 TEMPLATE = "{song}/{stem}.{ext}"
+JOINED = "stem.mp4"
+"""The format, and the extension, of all stems of a song in one file."""
 FIELDS = ("song", "stem", "model", "ext")
 
 _MAX_PART_BYTES = 210
@@ -49,7 +51,10 @@ class Names:
         self, template: str, stems: Sequence[str], *, model: str, ext: str, taken: set[bytes] | None = None
     ) -> None:
         self.fields = _check_template(template)
-        if len(stems) > 1 and "stem" not in self.fields:
+        self._joined = ext == JOINED
+        if self._joined and "stem" in self.fields:
+            raise UsageError(f"all stems are in one {JOINED} and the template {template!r} has {{stem}}; leave it out")
+        if len(stems) > 1 and "stem" not in self.fields and not self._joined:
             raise UsageError(
                 f"the template {template!r} has no {{stem}}, so {len(stems)} stems would be one file; add it"
             )
@@ -66,7 +71,7 @@ class Names:
                 s: _fill(self._template, safe_name(song.stem), suffix, s, self._model, self._ext) for s in self._stems
             }
             keys = {_key(name) for name in filled.values()}
-            if len(keys) < len(self._stems):
+            if len(keys) < len(self._stems) and not self._joined:
                 raise UsageError(f"the template {self._template!r} gives two stems one file; use {TEMPLATE!r}")
             if not keys & self._taken:
                 break

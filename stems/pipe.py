@@ -21,6 +21,7 @@ class PipeWriter:
 
     def __init__(self, sink: BinaryIO, name: str, sample_rate: int, channels: int, *, samples: int) -> None:
         self.written: dict[str, Written] = {}
+        self.notes: list[str] = []
         self._sink, self._name, self._samples = sink, name, samples
         self._tally = Tally(name, sample_rate, channels)
         self._put(float_wav_header(sample_rate, channels, samples))
@@ -64,6 +65,7 @@ class MemoryWriter:
 
     def __init__(self, names: Sequence[str], sample_rate: int, channels: int, *, samples: int) -> None:
         self.written: dict[str, Written] = {}
+        self.notes: list[str] = []
         self._tally = {name: Tally(name, sample_rate, channels) for name in names}
         self._audio = {name: np.empty((channels, samples), np.float32) for name in names}
 

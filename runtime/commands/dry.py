@@ -10,14 +10,14 @@ from ortsep.options import Options
 from ortsep.separator import Separator
 from ortsep.songs.mixture import counted
 from ortsep.songs.record import Files
-from ortsep.songs.separate import heard_with
+from ortsep.songs.separate import suited
 
 
 def plan_songs(
     separator: Separator | Chain, songs: Sequence[Path], options: Options, files: Files, *, as_json: bool
 ) -> int:
     """Print the plan of each song, separated by empty lines; loads no graph. Returns the exit status."""
-    chosen, documents = heard_with(separator, options, files), []
+    chosen, documents = suited(separator, options, files), []
     for song in songs:
         source = counted(song, **files.reading())
         plan = separator.plan(source.samples, source.sample_rate, chosen)

@@ -148,7 +148,12 @@ Template = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="NAME", help="wav (the default), flac, ogg or mp3.", rich_help_panel=WHERE),
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="wav (the default), flac, ogg, mp3, or stem.mp4: all in one file.",
+        rich_help_panel=WHERE,
+    ),
 ]
 Flac = Annotated[bool, typer.Option("--flac", help="The same as --format flac.", rich_help_panel=WHERE)]
 Mp3 = Annotated[bool, typer.Option("--mp3", help="The same as --format mp3.", rich_help_panel=WHERE)]
@@ -156,7 +161,12 @@ Int24 = Annotated[bool, typer.Option("--int24", help="The same as --subtype 24."
 Float32 = Annotated[bool, typer.Option("--float32", help="The same as --subtype float.", rich_help_panel=WHERE)]
 Subtype = Annotated[
     str | None,
-    typer.Option("--subtype", metavar="NAME", help="float (the default of wav), 24 or 16 bits.", rich_help_panel=WHERE),
+    typer.Option(
+        "--subtype",
+        metavar="NAME",
+        help="float (wav's default), 24 or 16 bits; stem.mp4 also aac.",
+        rich_help_panel=WHERE,
+    ),
 ]
 Bitrate = Annotated[
     int | None,
@@ -173,6 +183,12 @@ ClipMode = Annotated[
         metavar="HOW",
         help="Beyond full scale: rescale (one gain for all stems where a format needs it), clamp or none.",
         rich_help_panel=WHERE,
+    ),
+]
+Tagged = Annotated[
+    bool,
+    typer.Option(
+        "--tags/--no-tags", help="Carry the song's tags and cover over.", show_default=False, rich_help_panel=WHERE
     ),
 ]
 Rate = Annotated[

@@ -25,8 +25,7 @@ from ortsep.commands.progress import Events, Sentences, Teller
 from ortsep.commands.settings import Far, RunSettings
 from ortsep.commands.terminal import screen
 from ortsep.options import Options
-from ortsep.report.pictures import require_matplotlib
-from ortsep.report.write import pages
+from ortsep.report.write import pages, require_files
 from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport, places
 
@@ -45,7 +44,7 @@ def run_songs(
     typed = tell_apart(words, settings.model, settings.then)
     sink = _sink(files, typed.songs, settings)
     if settings.report:
-        require_matplotlib()
+        require_files(files, piped=sink is not None)
     if typed.taken and settings.draws:
         screen.say(f"no model was named: {typed.models[0]} is taken, which is ready here; -n NAME takes another")
     for model in typed.models:

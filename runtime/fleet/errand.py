@@ -82,8 +82,8 @@ def run_errand(
 
 
 def _deliver(errand: Errand, targets: Mapping[str, Path], made: Mapping[str, Any], folder: Path) -> None:
-    for name, path in targets.items():
-        remote.deliver(path, errand.targets[name])
+    for target, path in {errand.targets[name]: path for name, path in targets.items()}.items():
+        remote.deliver(path, target)
     record = folder / "record.json"
     sizes = {name: path.stat().st_size for name, path in targets.items()}
     record.write_text(json.dumps({"made": made, "sizes": sizes}), encoding="ascii")

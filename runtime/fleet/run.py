@@ -21,6 +21,7 @@ from ortsep.fleet.results import Results
 from ortsep.models.catalogue import folder_name
 from ortsep.separator import Separator
 from ortsep.songs import SongReport
+from ortsep.songs.separate import suited
 from ortsep.stems.paths import Names
 
 Told = Callable[[int, str, SongReport | OrtsepError], None]
@@ -79,7 +80,7 @@ def errands(found: Iterable[Row], separator: Separator | Chain, job: Job, shard:
             if print_ in seen:
                 raise UsageError(f"{row.song} is in the list twice; remove one")
             seen.add(print_)
-            names = separator.names(changed.options)
+            names = separator.names(suited(separator, changed.options, changed.files))
             key = (names, changed.files.format)
             if key not in places:
                 model = folder_name(separator.spec.name)

@@ -51,6 +51,8 @@ def require_files(files: Files, *, piped: bool = False) -> None:
     """Raises UsageError where stems go to no files, MissingDependency without matplotlib: before anything is begun."""
     if files.inline_audio or piped:
         raise UsageError("a report stands beside the stems' files and there are none; leave one of them out")
+    if files.joined:
+        raise UsageError("a report plays each stem's own file and stem.mp4 is one for all; leave one of them out")
     require_matplotlib()
 
 

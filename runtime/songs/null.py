@@ -2,23 +2,27 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.sources import Source, fit_channels
 from ortsep.base.arrays import F32
+from ortsep.stems.joined import Track
 
 DEEPEST = 300.0
 """dB reported where nothing at all is left."""
+Read = Callable[[int], npt.NDArray[np.float64]]
+"""The next so many samples [n, C] of a stem, fewer at its end."""
 
 
 def null_depth(
     source: Source,
-    stems: Iterable[Path],
+    stems: Iterable[Path | Track],
     channels: int,
     rate: int,
     gain: float = 1.0,
@@ -33,7 +37,7 @@ def null_depth(
     samples = resampled_length(source.samples, source.sample_rate, rate)
     whole = left = 0.0
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(soundfile.SoundFile(path)) for path in stems]
+        files = [stack.enter_context(_opened(stem)) for stem in stems]
         for block in resample(source.blocks(), source.channels, source.sample_rate, rate, samples):
             mixture = fit_channels(block, channels) * gain
             if heard is not None:
@@ -41,10 +45,20 @@ def null_depth(
             mixture = mixture.astype(np.float64)
             total = np.zeros_like(mixture)
             for file in files:
-                part = file.read(mixture.shape[1], dtype="float64", always_2d=True).T
+                part = file(mixture.shape[1]).T
                 total[:, : part.shape[1]] += part
             whole += float(np.sum(mixture**2))
             left += float(np.sum((mixture - total) ** 2))
     if left == 0.0:
         return DEEPEST
     return min(DEEPEST, 10 * math.log10(max(whole, 1e-300) / left))
+
+
+@contextlib.contextmanager
+def _opened(stem: Path | Track) -> Iterator[Read]:
+    if isinstance(stem, Track):
+        with stem:
+            yield stem.read
+        return
+    with soundfile.SoundFile(stem) as file:
+        yield lambda count: file.read(count, dtype="float64", always_2d=True)

@@ -9,13 +9,15 @@ from ortsep import __version__
 from ortsep.base.errors import UsageError
 from ortsep.stems.encoders import check_encoding
 from ortsep.stems.files import Written
+from ortsep.stems.paths import JOINED
 
 LOSSLESS = ("wav", "flac")
 """Formats of which a sum of stems means something."""
 _READING = ("start", "duration", "downmix", "allow_truncated")
 
 
-_WRITING = ("format", "subtype", "rate", "bitrate", "quality", "clip")
+_WRITING = ("format", "subtype", "rate", "bitrate", "quality", "clip", "tags")
+_TEMPLATE = "{model}/{song}/{stem}.{ext}"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Files:
     """Where songs are read and stems written. Times in seconds, ``rate`` in Hz (None: the song's)."""
 
     output: str | Path = "separated"
-    template: str = "{model}/{song}/{stem}.{ext}"
+    template: str = _TEMPLATE
+    """``{model}/{song}.{ext}`` for all stems in one file, where nothing else is said."""
     format: str = "wav"
     subtype: str | None = None
     rate: int | None = None
@@ -39,15 +42,26 @@ class Files:
     allow_truncated: bool = False
     skip_existing: bool = False
     """Leave a song alone whose stems are there, made of the same samples by the same model, options and versions."""
+    tags: bool = True
+    """Carry the song's tags and pictures over to the stems, with the extra ``tags``."""
     inline_audio: bool = False
     """The samples in the report instead of files."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 1000 <= self.rate <= 768_000:
             raise UsageError(f"a rate of {self.rate} Hz is not from 1000 to 768000; change --rate")
+        if self.joined and self.template == _TEMPLATE:
+            object.__setattr__(self, "template", "{model}/{song}.{ext}")
         check_encoding(self.format, self.bitrate, self.quality, self.clip)
+        if self.inline_audio and self.joined:
+            raise UsageError(f"--inline-audio writes no file and {JOINED} is one; leave one of them out")
         if self.inline_audio and self.clip != "rescale":
             raise UsageError("--clip-mode is about files and --inline-audio writes none; leave one of them out")
+
+    @property
+    def joined(self) -> bool:
+        """Whether all stems of a song are in one file."""
+        return self.format == JOINED
 
     def reading(self) -> dict[str, Any]:
         """The options of ``ortsep.audio.song.open_song``: what is read of a song."""

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
-from ortsep.audio.resample import resampled_length
+from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.song import Song
-from ortsep.audio.sources import FileSource
+from ortsep.audio.song_tags import song_tags
+from ortsep.audio.sources import FileSource, Source, fit_channels
 from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, OutputError, TimedOut, UsageError
@@ -25,8 +26,10 @@ from ortsep.songs.null import null_depth
 from ortsep.songs.provenance import provenance, still_right, write_sidecar
 from ortsep.songs.record import LOSSLESS, Files, SongReport, Stem, skipped
 from ortsep.stems.files import StemWriter, Written
+from ortsep.stems.joined import STEMS, JoinedWriter, Track
 from ortsep.stems.paths import output_paths
 from ortsep.stems.pipe import MemoryWriter, PipeWriter
+from ortsep.stems.tags import Tags
 
 Seconds = Callable[[float, float], None]
 """Progress: seconds of audio done and in all."""
@@ -36,6 +39,7 @@ class Output(Protocol):
     """Where stems go, block by block: files, a pipe or memory. Leaving the context completes them, or nothing."""
 
     written: dict[str, Written]
+    notes: list[str]
 
     def write(self, blocks: Mapping[str, F32]) -> None: ...
     def __enter__(self) -> Self: ...
@@ -46,7 +50,7 @@ def places(
     separator: Separator | Chain, songs: Sequence[str | Path], files: Files, options: Options
 ) -> list[dict[str, Path]]:
     """For each song the file of each stem; two songs of one name get different ones. Raises UsageError."""
-    names, spec = separator.names(options), separator.spec
+    names, spec = separator.names(suited(separator, options, files)), separator.spec
     paths = [Path(song) for song in songs]
     return output_paths(
         files.template, Path(files.output), paths, names, model=folder_name(spec.name), ext=files.format
@@ -73,7 +77,7 @@ def separate_file(
     Cancelled where ``cancel`` ended it, with nothing left behind.
     """
     files = files or Files()
-    options = heard_with(separator, options or Options(), files)
+    options = suited(separator, options or Options(), files)
     began = time.perf_counter()
     to_files = sink is None and not files.inline_audio
     made: dict[str, Any] = {}
@@ -91,36 +95,47 @@ def separate_file(
             progress(done / model_rate, whole / model_rate)
 
     names, rate, run = separator.names(options), files.rate or song.sample_rate, Cancel(cancel)
-    more = options.residual or options.two_stems is not None  # what is left over, and the null
+    more = options.residual or options.two_stems is not None or files.joined  # what is left over, and the null
     folder = next(iter(targets.values())).parent if to_files and targets else None
     with closing(DecodedOnce(song, folder)) if more else nullcontext(song) as source:
         stream = separator.stream(source, options, rate=rate, progress=told, cancel=run)
         with (
             _deadline(run, timeout, began),
-            _output(separator, song, files, options, targets or {}, sink) as output,
+            _output(separator, song, source, files, options, targets or {}, sink) as output,
             closing(ahead(stream, on_close=run.cancel, cancel=run)) as blocks,
         ):
             for block in blocks:
                 output.write(dict(zip(names, block, strict=True)))
                 run.check()
-        report = _report(separator, path, song, output.written, options, time.perf_counter() - began)
+        report = _report(separator, path, song, output, options, time.perf_counter() - began)
         if not to_files or not targets:
             return report
-        if more and files.format in LOSSLESS:
+        if more and (files.joined or files.format in LOSSLESS):
             channels = report.outputs[0].channels
-            report = replace(report, null_db=null_depth(source, targets.values(), channels, rate, report.gain))
+            parts = _tracks(targets, channels) if files.joined else targets.values()
+            report = replace(report, null_db=null_depth(source, parts, channels, rate, report.gain))
     return _recorded(report, targets, made)
 
 
-def heard_with(separator: Separator | Chain, options: Options, files: Files) -> Options:
-    """The options, with the song mixed down to mono for a model of one channel where ``files`` ask for it."""
-    mono = any(model.spec.channels == 1 for model in separator.models)
-    return replace(options, downmix=True) if files.downmix and mono else options
+def suited(separator: Separator | Chain, options: Options, files: Files) -> Options:
+    """The options as ``files`` need them: a model of one channel hears a mix to mono where that is asked for, and in
+    one file of four stems what is left of the mixture takes a place that is free."""
+    if files.downmix and any(model.spec.channels == 1 for model in separator.models):
+        options = replace(options, downmix=True)
+    if files.joined and options.two_stems is None and len(separator.names(options)) < STEMS:
+        options = replace(options, residual=True)
+    return options
+
+
+def _tracks(targets: Mapping[str, Path], channels: int) -> list[Track]:
+    """The stems in the one file that all of ``targets`` are."""
+    return [Track(path, number, channels) for number, path in enumerate(targets.values(), 1)]
 
 
 def _output(
     separator: Separator | Chain,
     source: FileSource,
+    mixture: Source,
     files: Files,
     options: Options,
     targets: Mapping[str, Path],
@@ -132,8 +147,21 @@ def _output(
     if files.inline_audio:
         return MemoryWriter(names, rate, channels, samples=samples)
     if sink is None:
-        how = {name: getattr(files, name) for name in ("format", "subtype", "bitrate", "quality", "clip")}
-        return StemWriter(targets, rate, channels, samples=samples, **how)
+        tags, notes = song_tags(source.song.path) if files.tags else (Tags(), ())
+        how: dict[str, Any] = {"samples": samples, "tags": tags, "subtype": files.subtype, "clip": files.clip}
+        writer: StemWriter | JoinedWriter
+        if files.joined:
+
+            def heard() -> Iterator[F32]:
+                for block in resample(mixture.blocks(), mixture.channels, mixture.sample_rate, rate, samples):
+                    yield fit_channels(block, channels)
+
+            writer = JoinedWriter(next(iter(targets.values())), names, rate, channels, mixture=heard, **how)
+        else:
+            how |= {name: getattr(files, name) for name in ("format", "bitrate", "quality")}
+            writer = StemWriter(targets, rate, channels, **how)
+        writer.notes.extend(notes)
+        return writer
     if len(names) != 1:
         raise UsageError(f"standard output takes one stem and these are {', '.join(names)}; choose one with --stems")
     if files.format != "wav" or files.subtype not in (None, "float"):
@@ -147,10 +175,11 @@ def _report(
     separator: Separator | Chain,
     path: str | Path,
     source: FileSource,
-    written: Mapping[str, Written],
+    output: Output,
     options: Options,
     elapsed: float,
 ) -> SongReport:
+    written = output.written
     gain = next(iter(written.values())).gain
     cut = sum(stem.cut for stem in written.values())
     return SongReport(
@@ -161,7 +190,7 @@ def _report(
         processing_time=elapsed,
         gain=gain,
         outputs=tuple(Stem.of(written[name]) for name in separator.names(options)),
-        warnings=(*source.song.warnings, *_warnings(separator, source.song, gain, cut)),
+        warnings=(*source.song.warnings, *_warnings(separator, source.song, gain, cut), *output.notes),
         wiener_filter=bool(options.wiener),
     )
 

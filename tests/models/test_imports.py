@@ -81,7 +81,11 @@ OUTSIDE = {
 }
 """Packages of others by room; the rest of the runtime has ``LEAN``."""
 LEAN = {"numpy", "onnxruntime", "soundfile", "soxr", "typer"}
-OF_ONE = {("ortsep.commands.serve", "uvicorn")}
+OF_ONE = {
+    ("ortsep.commands.serve", "uvicorn"),
+    ("ortsep.stems.tags", "mutagen"),
+    ("ortsep.audio.song_tags", "mutagen"),
+}
 """Modules with a package that the rest of their room does not have."""
 
 
