@@ -12,12 +12,11 @@ from typing import Any
 import yaml
 
 from ortsep.base.errors import FileMissing, WeightsError
+from ortsep.export.weights.plain_yaml import PlainLoader, load_plain_yaml
 from ortsep.stems.manifest import name_fault
 
 LARGEST = 1 << 20
 """Bytes: the longest of these files is 5 KB."""
-MOST, DEEPEST = 100_000, 24
-"""Values and levels that a file may spell, its aliases written out: a few lines of them can spell billions."""
 OVERLAPS = 2
 """MSST's own inference.num_overlap in most of its yamls, where one has none."""
 LONGEST = 1 << 26
@@ -26,8 +25,8 @@ LONGEST = 1 << 26
 Section = Mapping[str, Any]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, and tuples."""
+class _Loader(PlainLoader):
+    """Plain values, and tuples."""
 
 
 def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
@@ -46,13 +45,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it is longer than {LARGEST >> 20} MB")
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-        _bounded(data)
+        data = load_plain_yaml(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise FileMissing(f"{path} can't be read ({error.strerror}); change its permissions") from error
     except yaml.constructor.ConstructorError as error:
         raise WeightsError(f"{path} asks for more than values ({error.problem}); take its tag away") from error
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(
             f"{path} is not a yaml of values ({reason}); give the one that came with the model"
@@ -60,18 +58,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not data:
         raise WeightsError(f"{path} has no sections such as 'model:'; give the yaml that came with the checkpoint")
     return data
-
-
-def _bounded(data: Any) -> None:
-    """Raise ValueError for more values or levels, aliases written out, than any configuration has."""
-    todo, count = [(data, 0)], 0
-    while todo:
-        value, depth = todo.pop()
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
-        count += len(inner)
-        if count > MOST or depth > DEEPEST:
-            raise ValueError("it spells more values than a configuration has")
-        todo += [(item, depth + 1) for item in inner]
 
 
 @dataclass(frozen=True)
