@@ -1,17 +1,26 @@
-"""Unpacking a tar archive from elsewhere: only plain files, only below the given folder, only so many bytes."""
+"""Unpacking a tar archive from elsewhere: only plain files, only below the given folder, only so many bytes.
 
+The hash of every file is kept with them, so that a later use knows whether they still are what was unpacked.
+"""
+
+import contextlib
 import gzip
 import io
+import json
 import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from ortsep.base.cache import content_hash
 from ortsep.base.errors import FileMissing, OutputError, WeightsError
 from ortsep.base.whole import begin, drop
+from ortsep.export.weights.download import locked
 
 MAX_MEMBERS = 256
+RECORD = ".unpacked.json"
+"""In the unpacked folder: the sha256 of each file's content, by its path."""
 
 
 class _TooLarge(Exception):
@@ -43,10 +52,11 @@ def _limited(stream: gzip.GzipFile, limit: int) -> IO[bytes]:
 def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
     """Unpack ``archive``, of at most ``limit`` bytes uncompressed, as ``folder``, which appears only when complete.
 
-    A folder that is already there is kept as it is. Raises FileMissing, OutputError, and WeightsError for an archive
-    that is damaged or too large, or holds anything but plain files and folders inside ``folder``.
+    A folder that is there is kept if every file in it is still what was unpacked, and else made anew. Raises
+    FileMissing, OutputError, and WeightsError for an archive that is damaged or too large, or holds anything but plain
+    files and folders inside ``folder``.
     """
-    if folder.is_dir():
+    if untouched(folder):
         return
     if not archive.is_file():
         raise FileMissing(f"there is no archive {archive}; check the path")
@@ -59,11 +69,11 @@ def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
                 if member.size > limit:  # said beforehand: skipping it would take as long as unpacking
                     raise _TooLarge
                 _unpack_member(tar, member, working, archive)
-        try:
-            working.replace(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, with the same content
-                raise
+        (working / RECORD).write_text(json.dumps(_hashes(working)), encoding="utf-8")
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if not untouched(folder):  # otherwise another process was faster
+                shutil.rmtree(folder, ignore_errors=True)
+                working.replace(folder)
     except _TooLarge as error:
         raise WeightsError(
             f"{archive} unpacks to more than {limit >> 20} MB, so it is not what it should be"
@@ -76,6 +86,25 @@ def unpack_tar_gz(archive: Path, folder: Path, limit: int) -> None:
         raise OutputError(f"{archive} can't be unpacked into {folder.parent} ({error.strerror}); make room") from error
     finally:
         drop(working)
+
+
+def untouched(folder: Path) -> bool:
+    """Whether an unpacked folder holds what it was unpacked with, and nothing else."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        held: object = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return held == _hashes(folder)
+    return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file's content by its path in the folder; what is no plain file has none."""
+    paths = [path for path in sorted(folder.rglob("*")) if path != folder / RECORD and not _is_folder(path)]
+    plain = {path: path.is_file() and not path.is_symlink() for path in paths}
+    return {path.relative_to(folder).as_posix(): content_hash(path) if plain[path] else "" for path in paths}
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:

@@ -15,7 +15,7 @@ from ortsep.export.exporter import export_model
 from ortsep.export.families.spleeter import tensorflow_route as spleeter_tf
 from ortsep.export.families.spleeter.weights import check, expected_shapes, random_variables
 from ortsep.export.family import Choice, load_original
-from ortsep.export.weights.archive import unpack_tar_gz
+from ortsep.export.weights.archive import RECORD, unpack_tar_gz
 from ortsep.models.catalogue import find_card
 
 TWO = find_card("spleeter:2stems")
@@ -242,6 +242,42 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="more than 256 files"):
         unpack_tar_gz(archive(packed, many), tmp_path / "x", 2 << 20)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_was_unpacked_is_checked_again(tmp_path: Path) -> None:
+    """Issue 20: changed weights in the cache were taken. Bytes of the archive are what is right."""
+    content = np.random.default_rng(1).bytes(5000)
+    packed = archive(tmp_path / "x.tar.gz", [(tarfile.TarInfo("a/w"), content), (tarfile.TarInfo("b"), b"1")])
+    folder = tmp_path / "x"
+    unpack_tar_gz(packed, folder, 1 << 20)
+    inode = (folder / "b").stat().st_ino
+
+    def changed() -> None:
+        data = bytearray(content)
+        data[2500] ^= 1
+        (folder / "a" / "w").write_bytes(data)
+
+    (tmp_path / "elsewhere").write_bytes(content)
+
+    def linked() -> None:
+        (folder / "a" / "w").unlink()
+        (folder / "a" / "w").symlink_to(tmp_path / "elsewhere")
+
+    unpack_tar_gz(packed, folder, 1 << 20)
+    assert (folder / "b").stat().st_ino == inode  # nothing was done
+    for spoil in (
+        changed,
+        linked,
+        lambda: (folder / "b").unlink(),
+        lambda: (folder / "model.index").write_bytes(b"another checkpoint"),
+        lambda: (folder / RECORD).unlink(),
+        lambda: (folder / RECORD).write_text("[" * 100_000),
+    ):
+        spoil()
+        unpack_tar_gz(packed, folder, 1 << 20)
+        assert {p.name for p in folder.rglob("*")} == {"a", "w", "b", RECORD}
+        assert (folder / "a" / "w").read_bytes() == content and not (folder / "a" / "w").is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == content
 
 
 def test_damaged_archives(tmp_path: Path) -> None:
