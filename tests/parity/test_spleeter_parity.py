@@ -49,7 +49,7 @@ def run(model: str, magnitude: np.ndarray) -> np.ndarray:
 @cache
 def magnitudes(bins: int) -> np.ndarray:
     """Two blocks of the signal, the second mostly padding: [2, 2, bins, 512]."""
-    return reference.blocks(reference.stft(music()[:, : 520 * 1024])[:, :bins]).astype(np.float32)
+    return reference.blocks(reference.stft(music()[:, : 520 * 1024])[:, :bins], 512).astype(np.float32)
 
 
 @cache
@@ -111,7 +111,7 @@ def separate(model: str) -> np.ndarray:
     """The graph in a small pipeline of its own: [S, 2, N]."""
     mix, settings = music(), architecture(model)
     spectrum = reference.stft(mix)[:, : settings.bins]
-    stems = np.concatenate([run(model, block[None]) for block in reference.blocks(spectrum)])
+    stems = np.concatenate([run(model, block[None]) for block in reference.blocks(spectrum, 512)])
     masks = reference.ratio_masks(reference.unblock(stems, spectrum.shape[-1]))
     return np.stack([reference.istft(mask * spectrum, mix.shape[1]) for mask in masks])
 

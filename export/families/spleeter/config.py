@@ -13,7 +13,7 @@ from ortsep.stems.manifest import name_fault
 
 TYPES = {"unet.unet": False, "unet.softmax_unet": True}
 """Its networks, and whether their masks are a softmax over the stems."""
-FIXED = {"frame_length": 4096, "frame_step": 1024, "T": FRAMES, "n_channels": 2}
+FIXED = {"frame_length": 4096, "frame_step": 1024, "n_channels": 2}
 """What every published model has, and the exported graph is made for."""
 CHOSEN: dict[str, Any] = {"separation_exponent": 2, "mask_extension": "zeros"}
 """What is an option of ``ortsep run``, as every published model has it."""
@@ -22,7 +22,7 @@ LONGEST = 1 << 16
 
 
 def configured(card: Card, path: Path) -> Card:
-    """The card with the instruments, bins, activations and filter of a configuration.
+    """The card with the instruments, bins, frames, activations and filter of a configuration.
 
     Raises FileMissing, and WeightsError for a file that is no such configuration or asks for what can't be exported.
     """
@@ -45,11 +45,15 @@ def configured(card: Card, path: Path) -> Card:
     if faults or len(set(stems)) < len(stems):
         fault = (faults or ["two of one name"])[0]
         raise WeightsError(f"{path} has instruments that can't be files ({fault}); rename them")
-    if type(bins) is not int or not 64 <= bins <= 2048 or bins % 64:
-        raise WeightsError(f"{path} has F {str(bins)[:20]}, which is no multiple of 64 up to 2048; mend it")
+    frames = data.get("T", FRAMES)
+    for key, value in (("F", bins), ("T", frames)):
+        if type(value) is not int or not 64 <= value <= 2048 or value % 64:
+            raise WeightsError(f"{path} has {key} {str(value)[:20]}, which is no multiple of 64 up to 2048; mend it")
     if type(rate) is not int or not 1000 <= rate <= 768_000:
         raise WeightsError(f"{path} has sample_rate {str(rate)[:20]}, which can't be; mend it")
-    return replace(card, stems=tuple(stems), sample_rate=rate, arguments={"bins": bins, **_network(data, path)})
+    return replace(
+        card, stems=tuple(stems), sample_rate=rate, arguments={"bins": bins, "frames": frames, **_network(data, path)}
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

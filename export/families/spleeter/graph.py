@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ortsep.base.arrays import F32
-from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
+from ortsep.export.families.spleeter.weights import EPSILON, Architecture, Conv, Norm, UNet
 from ortsep.export.graph.algebra import affine_of_batch_norm, phase_kernel
 from ortsep.export.graph.builder import Graph
 
@@ -120,9 +120,9 @@ def _mask_logits(g: Graph, skip: str, parts: Sequence[str], up: Conv, norm: Norm
 
 
 def spleeter_unet(g: Graph, x: str, net: UNet, architecture: Architecture) -> str:
-    """One stem's network: magnitudes [B, 2, bins, 512], bins a multiple of 64, to its mask's logits.
+    """One stem's network: magnitudes [B, 2, bins, frames], multiples of 64, to its mask's logits.
 
-    They are [B, 32, bins/4, 128]; channels are (audio channel, row, column) of tiles of 4x4.
+    They are [B, 32, bins/4, frames/4]; channels are (audio channel, row, column) of tiles of 4x4.
     """
     skips: list[str] = []
     y = x
@@ -133,7 +133,7 @@ def spleeter_unet(g: Graph, x: str, net: UNet, architecture: Architecture) -> st
     y = skips.pop()
     size, activation = len(net.down), architecture.deconv_activation
     for i in range(4):
-        bins, frames = architecture.bins >> (size - i), FRAMES >> (size - i)
+        bins, frames = architecture.bins >> (size - i), architecture.frames >> (size - i)
         y = _upsample(g, y, net.up[i], net.up_norms[i], activation, bins, frames)
         y = g.concat([skips.pop(), y], 1)
     parts = []
@@ -144,9 +144,9 @@ def spleeter_unet(g: Graph, x: str, net: UNet, architecture: Architecture) -> st
 
 
 def spleeter_graph(name: str, nets: Sequence[UNet], architecture: Architecture) -> Graph:
-    """All stems' networks: ``magnitude`` [B, 2, bins, 512] to ``stem_magnitudes`` [B, S, 2, bins, 512]."""
+    """All stems' networks: ``magnitude`` [B, 2, bins, frames] to ``stem_magnitudes`` [B, S, 2, bins, frames]."""
     g = Graph(name)
-    shape = (2, architecture.bins, FRAMES)
+    shape = (2, architecture.bins, architecture.frames)
     x = g.input("magnitude", ["B", *shape])
     masks = []
     for k, net in enumerate(nets):

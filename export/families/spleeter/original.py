@@ -19,7 +19,6 @@ from ortsep.export.families.spleeter import reference, tensorflow_route
 from ortsep.export.families.spleeter.config import configured
 from ortsep.export.families.spleeter.graph import spleeter_graph
 from ortsep.export.families.spleeter.weights import (
-    FRAMES,
     Architecture,
     check,
     expected_shapes,
@@ -34,7 +33,7 @@ from ortsep.models.catalogue import Card, folder_name
 from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
 ROUTES = ("direct", "tensorflow")
-CONFIG = "Spleeter's own json, with instrument_list, F and the model's type"
+CONFIG = "Spleeter's own json, with instrument_list, T, F and the model's type"
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1
@@ -102,8 +101,9 @@ class Spleeter(Original):
 
     def example(self, member: int, mix: F32) -> dict[str, F32]:
         """The first block, filled with zero frames where the mixture is shorter."""
-        spectrum = self.transform(stereo(mix)[:, : FRAMES * reference.HOP])[..., :FRAMES]
-        return {"magnitude": reference.blocks(spectrum).astype(np.float32)}
+        frames = self.architecture.frames
+        spectrum = self.transform(stereo(mix)[:, : frames * reference.HOP])[..., :frames]
+        return {"magnitude": reference.blocks(spectrum, frames).astype(np.float32)}
 
     def baseline(self) -> tuple[str, Callable[[F32], F32]]:
         """Spleeter's own graph in TensorFlow, since its package can't be installed beside ortsep."""
@@ -113,7 +113,9 @@ class Spleeter(Original):
     def separate(self, mix: F32) -> F32:
         """As spleeter's Separator by default, computed in float64; mono is doubled: [S, 2, N]."""
         spectrum = self.transform(stereo(mix))
-        magnitudes = self.network(0, {"magnitude": reference.blocks(spectrum)})["stem_magnitudes"]
+        magnitudes = self.network(0, {"magnitude": reference.blocks(spectrum, self.architecture.frames)})[
+            "stem_magnitudes"
+        ]
         masks = reference.ratio_masks(reference.unblock(magnitudes, spectrum.shape[-1]))
         return np.stack([self.inverse(mask * spectrum, mix.shape[-1]) for mask in masks])
 
@@ -249,7 +251,7 @@ def _spec(card: Card, choice: Choice, architecture: Architecture, files: _Files)
             partial=True,
             envelope="constant",
         ),
-        blocks=Blocks(FRAMES, batch=BATCH, padded=True),
+        blocks=Blocks(architecture.frames, batch=BATCH, padded=True),
         filter=Filter(method="ratio", exponent=2.0, eps=reference.RATIO_EPS, above="zeros"),
         bandwidth=architecture.bins * card.sample_rate / n_fft,
         weights=Weights(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ortsep.base.arrays import F64
-from ortsep.export.families.spleeter.weights import EPSILON, FRAMES, Architecture, Conv, Norm, UNet
+from ortsep.export.families.spleeter.weights import EPSILON, Architecture, Conv, Norm, UNet
 
 N_FFT, HOP = 4096, 1024
 RATIO_EPS = 1e-10
@@ -87,7 +87,7 @@ def unet_logits(x: Any, net: UNet, architecture: Architecture) -> Any:
 
 
 def network(magnitude: Floats, nets: Sequence[UNet], architecture: Architecture) -> F64:
-    """All networks on magnitudes [B, 2, bins, 512]: stem magnitudes [B, S, 2, bins, 512]."""
+    """All networks on magnitudes [B, 2, bins, frames]: stem magnitudes [B, S, 2, bins, frames]."""
     import torch
 
     with torch.inference_mode():
@@ -121,17 +121,17 @@ def istft(spectrum: C128, samples: int) -> F64:
     return out[:, N_FFT : N_FFT + samples] * (2 / 3)
 
 
-def blocks(spectrum: Complexes) -> F64:
-    """Magnitudes of [C, F, T] in blocks of 512 frames, the last filled with zeros: [B, C, F, 512]."""
+def blocks(spectrum: Complexes, length: int) -> F64:
+    """Magnitudes of [C, F, T] in blocks of ``length`` frames, the last filled with zeros: [B, C, F, length]."""
     channels, bins, frames = spectrum.shape
-    count = -(-frames // FRAMES)
-    magnitude = np.zeros((channels, bins, count * FRAMES))
+    count = -(-frames // length)
+    magnitude = np.zeros((channels, bins, count * length))
     magnitude[:, :, :frames] = np.abs(spectrum)
-    return magnitude.reshape(channels, bins, count, FRAMES).transpose(2, 0, 1, 3)
+    return magnitude.reshape(channels, bins, count, length).transpose(2, 0, 1, 3)
 
 
 def unblock(stem_magnitudes: Floats, frames: int) -> Floats:
-    """[B, S, C, F, 512] to [S, C, F, frames]."""
+    """[B, S, C, F, length] to [S, C, F, frames]."""
     joined = stem_magnitudes.transpose(1, 2, 3, 0, 4)
     return joined.reshape(*joined.shape[:3], -1)[..., :frames]
 

@@ -22,7 +22,7 @@ from ortsep.base.errors import MissingDependency, ModelError
 from ortsep.base.interrupt import at_once
 from ortsep.base.whole import scratch
 from ortsep.export.families.spleeter.reference import HOP, N_FFT, RATIO_EPS
-from ortsep.export.families.spleeter.weights import DOWN, EPSILON, FRAMES, UP, Architecture, expected_shapes
+from ortsep.export.families.spleeter.weights import DOWN, EPSILON, UP, Architecture, expected_shapes
 from ortsep.export.graph.builder import IR_VERSION
 
 TF2ONNX_OPSET = 18
@@ -75,7 +75,7 @@ def _logits(tf: Any, x: Any, variables: Mapping[str, Any], stem: int, architectu
 
     def deconv(v: Any, index: int) -> Any:
         kernel, bias = layer("conv2d_transpose", 6 * stem + index, "kernel", "bias")
-        frames, bins = FRAMES >> (5 - index), architecture.bins >> (5 - index)
+        frames, bins = architecture.frames >> (5 - index), architecture.bins >> (5 - index)
         shape = tf.stack([tf.shape(v)[0], frames, bins, UP[index]])
         out = tf.nn.bias_add(tf.nn.conv2d_transpose(v, kernel, shape, 2, "SAME"), bias)
         return tf.ensure_shape(out, [None, frames, bins, UP[index]])
@@ -150,8 +150,8 @@ def separator(stems: int, architecture: Architecture, source: Path | Mapping[str
         spectrum = tf.signal.stft(tf.transpose(padded), N_FFT, HOP, window_fn=tf.signal.hann_window, pad_end=True)
         spectrum = tf.transpose(spectrum, [1, 2, 0])
         frames = tf.shape(spectrum)[0]
-        filled = tf.pad(spectrum, [[0, tf.math.floormod(-frames, FRAMES)], [0, 0], [0, 0]])
-        x = tf.abs(tf.reshape(filled, [-1, FRAMES, N_FFT // 2 + 1, 2]))[:, :, : architecture.bins]
+        filled = tf.pad(spectrum, [[0, tf.math.floormod(-frames, architecture.frames)], [0, 0], [0, 0]])
+        x = tf.abs(tf.reshape(filled, [-1, architecture.frames, N_FFT // 2 + 1, 2]))[:, :, : architecture.bins]
         variables = [_variables(tf, k) for k in range(stems)]
         logits = [_logits(tf, x, own, k, architecture) for k, own in enumerate(variables)]
         if architecture.softmax:
@@ -197,7 +197,7 @@ def answer(prefix: str, stem: str, settings: str, path: str) -> None:
 
     architecture = Architecture(**json.loads(settings))
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
-        x = tf.compat.v1.placeholder(tf.float32, [None, FRAMES, architecture.bins, 2], "x")
+        x = tf.compat.v1.placeholder(tf.float32, [None, architecture.frames, architecture.bins, 2], "x")
         variables = _variables(tf, int(stem))
         tf.identity(_logits(tf, x, variables, int(stem), architecture), "y")
         _restore(tf, session, variables, Path(prefix))
@@ -251,7 +251,7 @@ def _join(parts: Sequence[onnx.ModelProto], architecture: Architecture) -> onnx.
         helper.make_node("Mul", ["masks", "x1"], ["stems"]),
         helper.make_node("Transpose", ["stems"], ["stem_magnitudes"], perm=[0, 1, 4, 3, 2]),
     ]
-    shape = [2, architecture.bins, FRAMES]
+    shape = [2, architecture.bins, architecture.frames]
     float_info = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,

