@@ -60,8 +60,8 @@ test-full: $(FULL)/installed
 test-long: $(FULL)/installed ## The tests that take minutes each: whole networks against their originals, a training run
 	$(FULL)/bin/python -m pytest -m long tests $(ARGS)
 
-fuzz: $(FULL)/installed ## Hostile files, ORTSEP_FUZZ=N times the tests' budget (default 50)
-	ORTSEP_FUZZ=$${ORTSEP_FUZZ:-50} $(FULL)/bin/python -m pytest tests -k fuzz $(ARGS)
+fuzz: $(FULL)/installed ## A million damaged files for all readers [ARGS="--seconds 600 --state FILE"]
+	$(FULL)/bin/python tests/fuzz.py $(ARGS)
 
 published: $(FULL)/installed ## MDX23C's and SCNet's graphs at their published sizes beside torch: exact, fast, small [MODELS=...]
 	$(FULL)/bin/python benchmarks/msst_graphs.py --exact $(or $(MODELS),scnet:small mdx23c:drumsep mdx23c:vocals) $(ARGS)

@@ -71,7 +71,7 @@ def export_model(
     path: then its architecture is told by what is in it.
     """
     choice = replace(choice, say=say)
-    _refuse_idle_options(choice)
+    _refuse_idle_options(name, choice)
     if not is_checkpoint(name):  # before anything is fetched
         folder = _folder(named or find_card(name).name, output, choice.contract or precision)
         if output is None and choice.path is not None:
@@ -146,11 +146,14 @@ def own_licence(spec: ModelSpec) -> str:
     return f"{spec.name}: licence of the weights: {licence}"
 
 
-def _refuse_idle_options(choice: Choice) -> None:
-    """Raise UsageError for options that say where official files come from, beside weights that are none."""
-    if (choice.source or choice.offline) and not choice.official:
-        option = "--source" if choice.source else "--offline"
-        raise UsageError(f"{option} is for official weights, and --weights names others; leave one of them out")
+def _refuse_idle_options(name: str, choice: Choice) -> None:
+    """Raise UsageError for options that would change nothing beside these weights."""
+    own = is_checkpoint(name)
+    if (choice.source or choice.offline) and (own or not choice.official):
+        option, what = "--source" if choice.source else "--offline", name if own else "--weights"
+        raise UsageError(f"{option} is for official weights, and {what} names others; leave one of them out")
+    if choice.route and own:
+        raise UsageError(f"--route is for models of the catalogue, and {name} is exported in one way; leave it out")
 
 
 def _folder(name: str, output: Path | None, precision: str) -> Path:

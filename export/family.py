@@ -141,7 +141,10 @@ class Family(Protocol):
 
     @property
     def CONFIG(self) -> str:
-        """What its ``--config`` is, in a few words; empty where it takes none."""
+        """What its ``--config`` is, in a few words; empty where it takes none.
+
+        A family whose official files ``--source`` can choose among has ``SOURCES = True`` besides.
+        """
 
     def load(self, card: Card, choice: Choice) -> Original:
         """Load a checkpoint. Raises WeightsError, DownloadError, FileMissing, UsageError, MissingDependency."""
@@ -165,6 +168,11 @@ def load_original(card: Card, choice: Choice) -> Original:
         raise UsageError(
             f"{card.name} takes no configuration, so {choice.config} would change nothing; leave --config out"
         )
+    if choice.source not in ("", "url") and not getattr(family, "SOURCES", False):
+        raise UsageError(
+            f"the weights of {card.name} come from their address alone; leave --source out, or name a copy of them "
+            "with --weights PATH"
+        )
     return family.load(card, choice)
 
 
@@ -187,6 +195,13 @@ def wanted_stems(available: tuple[str, ...], stems: tuple[str, ...], where: obje
     if unknown := [stem for stem in stems if stem not in available]:
         raise UsageError(f"{where} has no stem {' or '.join(unknown)}; it has {', '.join(available)}")
     return tuple(stem for stem in available if not stems or stem in stems)
+
+
+def refuse_config(card: Card, choice: Choice) -> None:
+    """Raise UsageError for a configuration beside weights that are no file of the user's, which it would not change."""
+    if choice.config is not None and choice.path is None:
+        kind = "official" if choice.official else "random"
+        raise UsageError(f"the {kind} weights of {card.name} need no configuration; leave --config out")
 
 
 def refuse_a_part(card: Card, stems: tuple[str, ...], why: str) -> None:

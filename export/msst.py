@@ -13,7 +13,7 @@ import onnx
 
 from ortsep.base.arrays import F32
 from ortsep.base.errors import WeightsError
-from ortsep.export.family import Choice, Complex, Float, Original, stereo
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
 from ortsep.export.weights.msst_demix import cuts, demix, normalization
@@ -196,6 +196,7 @@ def load_card(
     """
     read = settings(card.arguments["config"], f"the card of {card.name}")
     if choice.seed is not None:
+        refuse_config(card, choice)
         weights = Weights(f"random:{choice.seed}", "", "none: random parameters, which give noise", True, True)
         return random(Source(card.name, read.stems, read, weights), choice.seed, choice)
     if choice.path is None and not card.sources:

@@ -29,7 +29,7 @@ from ortsep.export.families.demucs.package import bag_yaml, load_demucs_package
 from ortsep.export.families.demucs.training import read_arguments
 from ortsep.export.families.larsnet.original import _config
 from ortsep.export.families.moises_light.original import read_config
-from ortsep.export.families.open_unmix.original import _settings
+from ortsep.export.families.open_unmix.config import read_settings
 from ortsep.export.families.spleeter.config import configured
 from ortsep.export.weights.archive import unpack_tar_gz
 from ortsep.export.weights.checkpoints import load_any, load_state
@@ -133,7 +133,7 @@ def _texts() -> list[Reader]:
         Reader("larsnet yaml", (_LARSNET,), YAML + NUMBERS, file("config.yaml", _config)),
         Reader("moises yaml", (b"sources: [vocals]\nG: 56\nkwargs: {n_rope: 5}\n",), YAML, file("c.yaml", read_config)),
         Reader("spleeter json", (mdx,), JSON + NUMBERS, file("c.json", lambda path: configured(spleeter, path))),
-        Reader("umx json", (b'{"args": {"nfft": 4096, "nhop": 1024}}',), JSON + NUMBERS, file("c.json", _settings)),
+        Reader("umx json", (b'{"args": {"nfft": 4096, "nhop": 1024}}',), JSON + NUMBERS, file("c.json", read_settings)),
         Reader("record", (record,), JSON, lambda folder, data: _record(folder, data)),
         Reader(
             "list csv", lists[:1], (b'"', b",", b"\n", b"\0"), file("l.csv", lambda path: list(read_list(str(path))))

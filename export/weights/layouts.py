@@ -62,6 +62,15 @@ def pick(found: Mapping[str, Tensors], where: str) -> tuple[str, Tensors]:
     )
 
 
+def network_in(held: Mapping[str, Any], anchors: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    """The parameters of the one network that has an anchor, wherever it lies; ``held`` as it is where there is none.
+
+    Raises WeightsError for several that nothing tells apart.
+    """
+    found = dict(groups(held, anchors))
+    return pick(found, where)[1] if found else held
+
+
 def _same(a: Tensors, b: Tensors) -> bool:
     return a is b or (a.keys() == b.keys() and all(np.array_equal(_array(a[name]), _array(b[name])) for name in a))
 

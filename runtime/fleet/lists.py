@@ -123,8 +123,8 @@ def _lines(file: Iterable[str], name: str, home: Path) -> Iterator[Row]:
         where = f"{name}, line {number}"
         try:
             cells = json.loads(text)
-        except ValueError as error:
-            raise UsageError(f"{where}, is no JSON object ({error}); mend it") from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{where}, is no JSON object ({str(error)[:160]}); mend it") from error
         yield _row(cells, _column(cells, where), home, where)
 
 
@@ -150,10 +150,15 @@ def _column(names: Iterable[str], where: str) -> str:
     column = next((name for name in PATH_COLUMNS if name in known), None)
     if column is None:
         raise UsageError(
-            f"{where}, has no column of songs; call one {' or '.join(PATH_COLUMNS[:3])} (it has "
-            f"{', '.join(map(str, known)) or 'none'})"
+            f"{where}, has no column of songs; call one {' or '.join(PATH_COLUMNS[:3])} (it has {_short(known)})"
         )
     return column
+
+
+def _short(names: list[Any]) -> str:
+    """The first names of a table, for a message of one line."""
+    shown = [" ".join(str(name)[:40].split()) for name in names[:8]]
+    return ", ".join(shown + ["..."] * (len(names) > 8)) or "none"
 
 
 def _row(cells: Mapping[str, Any], column: str, home: Path, where: str) -> Row:
@@ -177,7 +182,7 @@ def _value(value: Any, kind: type, where: str) -> Any:
         if kind is bool:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
         return kind(value)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise UsageError(f"{where} can't be {str(value)[:60]!r}; mend the manifest") from None
 
 

@@ -22,7 +22,7 @@ from ortsep.export.families.demucs.bag import DemucsOriginal
 from ortsep.export.families.demucs.files import CLASSES, LIMITS, Part, fill, read_part, shape_of
 from ortsep.export.families.demucs.package import Package, load_demucs_package
 from ortsep.export.families.demucs.subbands import SubbandHTDemucs
-from ortsep.export.family import Choice, wanted_stems
+from ortsep.export.family import Choice, refuse_config, wanted_stems
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
 from ortsep.export.weights.msst_code import msst_module
@@ -117,6 +117,7 @@ def load(card: Card, choice: Choice) -> DemucsOriginal:
     config = card.arguments["yaml"]
     read = settings(config, f"the card of {card.name}")
     if choice.seed is not None:
+        refuse_config(card, choice)
         return _original(card, config, read, None, choice)
     path = choice.path or fetch(card.sources[0], progress=choice.downloading, offline=choice.offline)
     checkpoint = open_checkpoint(path, choice.config)

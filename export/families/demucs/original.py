@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ortsep.base.errors import UsageError, WeightsError
+from ortsep.base.errors import WeightsError
 from ortsep.export.families.demucs import msst
 from ortsep.export.families.demucs.bag import DemucsOriginal
 from ortsep.export.families.demucs.files import local_files, open_package, random_part, read_part, stems_of
 from ortsep.export.families.demucs.package import Package
-from ortsep.export.family import Choice, wanted_stems
+from ortsep.export.family import Choice, refuse_config, wanted_stems
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint
 from ortsep.models.catalogue import Card
@@ -26,6 +26,7 @@ def load(card: Card, choice: Choice) -> DemucsOriginal:
     """
     if "yaml" in card.arguments:
         return msst.load(card, choice)
+    refuse_config(card, choice)
     weights, segment = card.arguments.get("weights"), card.arguments.get("segment")
     files: list[Path] = []
     packages: dict[int, Package] = {}
@@ -35,8 +36,6 @@ def load(card: Card, choice: Choice) -> DemucsOriginal:
         stems = stems_of(packages[0], files[0])
         weights = weights if len(files) > 1 or stems == card.stems else None
         card = replace(card, stems=stems)
-    elif choice.config is not None:
-        raise UsageError(f"{card.name} brings its configuration; give --config with bare parameters in --weights")
     wanted = tuple(card.stems.index(stem) for stem in wanted_stems(card.stems, choice.stems, card.name))
     count = len(files) or len(card.sources)
     rows = [tuple(float(w) for w in row) for row in weights or [[1.0] * len(card.stems)] * count]

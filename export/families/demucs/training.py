@@ -11,7 +11,7 @@ from typing import Any
 
 from ortsep.base.errors import FileMissing, WeightsError
 from ortsep.export.weights.checkpoints import State, plain_state
-from ortsep.export.weights.layouts import groups, pick
+from ortsep.export.weights.layouts import network_in
 from ortsep.export.weights.plain_yaml import load_plain_yaml
 
 ANCHORS = ("encoder.0.conv.weight", "encoder.0.0.weight")
@@ -27,8 +27,7 @@ def trained_state(held: Mapping[str, Any], path: Path) -> State:
 
     Raises WeightsError where there are none, or several that nothing tells apart.
     """
-    found = dict(groups(held, ANCHORS))
-    return plain_state(pick(found, str(path))[1] if found else held, path)
+    return plain_state(network_in(held, ANCHORS, str(path)), path)
 
 
 def network_of(state: State) -> str:

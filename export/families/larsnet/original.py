@@ -19,7 +19,7 @@ import yaml
 from ortsep.base.arrays import F32, F64
 from ortsep.base.errors import AudioError, DownloadError, FileMissing, WeightsError
 from ortsep.export.families.larsnet.graph import AUDIO, HALVINGS, UNet, build_graph, load_network
-from ortsep.export.family import Choice, Complex, Float, Original, stereo, wanted_stems
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo, wanted_stems
 from ortsep.export.weights.plain_yaml import load_plain_yaml
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, Blocks, Filter, Member, ModelSpec, Weights
@@ -32,8 +32,10 @@ CONFIG = "LarsNet's config.yaml"
 N_FFT = 4096
 HOP = 1024
 WIENER_EPS = 1e-7
+ANCHORS = ("input_norm.weight",)
+"""A parameter of every U-Net, by which it is found in what a framework's checkpoint holds."""
 LAYOUT = "<stem>/pretrained_<stem>_unet.pth"
-CONFIG = "config.yaml"
+SETTINGS = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ def load(card: Card, choice: Choice) -> LarsNet:
     Raises FileMissing, WeightsError, UsageError for stems that the model has not, and DownloadError for the official
     checkpoints, which no program can fetch.
     """
+    refuse_config(card, choice)
     bins, frames = card.arguments["bins"], card.arguments["frames"]
     if choice.seed is not None:
         stems = wanted_stems(card.stems, choice.stems, card.name)
@@ -219,7 +222,7 @@ def _plan(card: Card, choice: Choice, folder: Path) -> _Plan:
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
         raise FileMissing(f"{folder} {kind}; give the folder that holds {LAYOUT} to --weights")
-    places = (folder / CONFIG, folder.parent / CONFIG)
+    places = (folder / SETTINGS, folder.parent / SETTINGS)
     path = choice.config or next((place for place in places if place.is_file()), None)
     if path is None:
         config: dict[str, Any] = {}
@@ -287,16 +290,13 @@ def _find(file: Path, folder: Path, config: Path | None) -> Path | None:
 def _read(plan: _Plan) -> tuple[tuple[UNet, ...], tuple[str, ...]]:
     """The networks, and the sha256 of each file."""
     from ortsep.export.weights.checkpoints import file_sha256, load_state
+    from ortsep.export.weights.layouts import network_in
 
     networks = []
     for path in plan.files.values():
-        held = load_state(path)
-        state = held.get("model_state_dict", held)
-        if not isinstance(state, Mapping):
-            raise WeightsError(f"{path} has no parameters by name under model_state_dict; it is another kind of file")
-        network = load_network(state, str(path))
+        network = load_network(network_in(load_state(path), ANCHORS, str(path)), str(path))
         if (bins := len(network.input_norm.weight)) != plan.bins:
-            raise WeightsError(f"{path} has {bins} bins, not {plan.bins} (F in {CONFIG}); mend the F of its stem")
+            raise WeightsError(f"{path} has {bins} bins, not {plan.bins} (F in {SETTINGS}); mend the F of its stem")
         networks.append(network)
     return tuple(networks), tuple(file_sha256(path) for path in plan.files.values())
 

@@ -199,7 +199,7 @@ def load(card: Card, choice: Choice) -> MdxNet:
         from ortsep.export.weights.download import fetch
 
         (source,) = card.sources
-        path = fetch(source, progress=choice.downloading)
+        path = fetch(source, progress=choice.downloading, offline=choice.offline)
         wanted = card.arguments["key"]
         if wanted and file_key(path) != wanted:
             raise WeightsError(f"{path} has not the key {wanted} of {card.name}: it is cut short or another; delete it")

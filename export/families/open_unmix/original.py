@@ -3,7 +3,6 @@
 A model is a bag of one network and one graph per target, so that a single stem costs a single network.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ import torch
 
 from ortsep.base.arrays import F32
 from ortsep.base.errors import FileMissing, MissingDependency, WeightsError
+from ortsep.export.families.open_unmix.config import beside, read_settings
 from ortsep.export.families.open_unmix.graph import (
     Network,
     Shape,
@@ -26,18 +26,20 @@ from ortsep.export.families.open_unmix.graph import (
     parameter_count,
     random_network,
 )
-from ortsep.export.family import Choice, Complex, Float, Original, wanted_stems
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, wanted_stems
 from ortsep.models.catalogue import Card
 from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelSpec, Weights
 
 ROUTES: tuple[str, ...] = ()
-CONFIG = ""
+CONFIG = "openunmix's separator.json, or a target's json"
 WHOLE = 600.0
 """Seconds up to which a song runs in one piece, as the original runs all songs: some 370 MB a minute for four stems."""
 BLOCK, OVERLAP = 100.0, 20.0
 """Seconds of a longer song's blocks and of their overlaps. What blocks cost depends on how long the LSTMs remember: for
 60 s with 10 s, 91 dB against one piece with random weights, 13 dB with forget gates held open (biases of 4)."""
 
+ANCHORS = ("input_mean",)
+"""A parameter of every network, by which it is found in what a framework's checkpoint holds."""
 FILE = re.compile(r"(?P<target>.+?)(?:[-_](?P<hash>[0-9a-f]{8,64}))?\.pth")
 """A target's file: <target>.pth, or with the beginning of its sha256 as the published ones have it."""
 
@@ -151,10 +153,11 @@ def load(card: Card, choice: Choice) -> OpenUnmix:
 
     Raises FileMissing, WeightsError, DownloadError, and UsageError for stems that the model has not.
     """
+    refuse_config(card, choice)
     if choice.seed is not None:
         files = _random(card, choice)
     elif choice.path is not None:
-        files = _local(card, choice.path, choice.stems)
+        files = _local(card, choice.path, choice)
     else:
         files = _official(card, choice)
     return OpenUnmix(_spec(card, choice, files), tuple(files.networks.values()))
@@ -178,7 +181,7 @@ def _official(card: Card, choice: Choice) -> _Files:
     return _read(paths, tuple(sources[stem].url for stem in wanted), {})
 
 
-def _local(card: Card, path: Path, stems: tuple[str, ...]) -> _Files:
+def _local(card: Card, path: Path, choice: Choice) -> _Files:
     folder = path if path.is_dir() else path.parent
     if not path.exists():
         raise FileMissing(f"there is nothing at {path}; give a folder of <target>.pth files to --weights")
@@ -194,34 +197,18 @@ def _local(card: Card, path: Path, stems: tuple[str, ...]) -> _Files:
         raise WeightsError(f"{path} holds no <target>.pth, which is what openunmix saves; check --weights")
     known = [s for s in card.stems if s in found]
     ordered = tuple(known + [s for s in found if s not in known])
-    paths = {stem: found[stem] for stem in wanted_stems(ordered, stems, str(path))}
-    settings: dict[str, Any] = {}
-    for name in ("separator.json", f"{next(iter(paths))}.json"):
-        settings = {**_settings(folder / name), **settings}
+    paths = {stem: found[stem] for stem in wanted_stems(ordered, choice.stems, str(path))}
+    settings = read_settings(choice.config) if choice.config else beside(folder, paths)
     return _read(paths, tuple(p.name for p in paths.values()), settings)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """The integers ``nfft``, ``nhop``, ``sample_rate`` that openunmix's training left, as far as they are there."""
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        data = data.get("args", data)
-        known = {k: data[k] for k in ("nfft", "nhop", "sample_rate") if k in data}
-        if any(int(v) != v or v <= 0 for v in known.values()):
-            raise ValueError(f"{known}")
-    except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise WeightsError(f"{path} is not what openunmix's training writes ({error}); mend or remove it") from error
-    return {k: int(v) for k, v in known.items()}
 
 
 def _read(paths: Mapping[str, Path], sources: tuple[str, ...], settings: Mapping[str, Any]) -> _Files:
     from ortsep.export.weights.checkpoints import file_sha256, load_state, plain_state
+    from ortsep.export.weights.layouts import network_in
 
     networks: dict[str, Network] = {}
     for stem, path in paths.items():
-        state = plain_state(load_state(path), path)
+        state = plain_state(network_in(load_state(path), ANCHORS, str(path)), path)
         networks[stem] = load_network(state, str(path))
     shapes = {(n.shape.bins, n.shape.channels) for n in networks.values()}
     if len(shapes) > 1:
@@ -234,11 +221,12 @@ def _spec(card: Card, choice: Choice, files: _Files) -> ModelSpec:
     stems = tuple(files.networks)
     shape = next(iter(files.networks.values())).shape
     n_fft = 2 * (shape.bins - 1)
-    if files.settings.get("nfft", n_fft) != n_fft:
-        raise WeightsError(
-            f"the training's json says nfft {files.settings['nfft']} and the checkpoint has {shape.bins} bins; "
-            "put the json beside the checkpoint that it belongs to"
-        )
+    for key, here in {"nfft": n_fft, "nb_channels": shape.channels, "hidden_size": shape.hidden}.items():
+        if files.settings.get(key, here) != here:
+            raise WeightsError(
+                f"the training's json says {key} {files.settings[key]} and the checkpoint has {here}; "
+                "give the json that belongs to it"
+            )
     same = n_fft == card.arguments["n_fft"]
     rate = files.settings.get("sample_rate", card.sample_rate)
     hop = files.settings.get("nhop", card.arguments["hop"] if same else n_fft // 4)

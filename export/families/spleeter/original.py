@@ -34,6 +34,7 @@ from ortsep.models.spec import STFT, Blocks, Filter, ModelSpec, Weights
 
 ROUTES = ("direct", "tensorflow")
 CONFIG = "Spleeter's own json, with instrument_list, T, F and the model's type"
+SOURCES = True
 UNPACKED = 1 << 30
 """Bytes that a checkpoint's archive may hold; the largest official one is 200 MB."""
 BATCH = 1

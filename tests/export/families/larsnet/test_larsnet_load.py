@@ -69,6 +69,18 @@ def test_the_official_folder(tmp_path: Path, checkpoint: Path) -> None:
         assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", ""])
+def test_whatever_a_framework_put_round_the_parameters(tmp_path: Path, prefix: str, key: str) -> None:
+    state = UNet(64).state_dict()
+    named = {f"{prefix}{name}": value for name, value in state.items()}
+    (tmp_path / "config.yaml").write_text("inference_models: {kick: x/kick.pth}\nkick: {F: 64, T: 64}\n")
+    (tmp_path / "x").mkdir()
+    torch.save({key: named, "epoch": 3} if key else named, tmp_path / "x" / "kick.pth")
+    (network,) = load(CARD, Choice(path=tmp_path)).networks
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
 def test_a_partial_folder_says_what_is_missing_and_gives_what_is_there(tmp_path: Path, checkpoint: Path) -> None:
     home = folder(tmp_path, checkpoint, ("kick", "hihat"))
     with pytest.raises(WeightsError) as caught:

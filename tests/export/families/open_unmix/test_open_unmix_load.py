@@ -172,3 +172,56 @@ def test_what_is_not_there(folder, tmp_path):
         load_original(CARD, Choice(path=folder / "empty"))
     with pytest.raises(UsageError, match=r"no stem drums.*vocals, piano"):
         load_original(CARD, Choice(path=folder, stems=("drums",)))
+
+
+def test_a_configuration_of_ones_own(folder, tmp_path):
+    """``--config`` in place of what lies beside the checkpoints; openunmix's own names."""
+    config = tmp_path / "elsewhere" / "run.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"args": {"nfft": 128, "nhop": 16, "nb_channels": 1, "hidden_size": 8}, "losses": []}))
+    spec = load_original(CARD, Choice(path=folder, config=config)).spec
+    assert (spec.stft.hop, spec.sample_rate) == (16, 44100)
+    for wrong, words in (
+        ({"nfft": 256}, "says nfft 256 and the checkpoint has 128"),
+        ({"nb_channels": 2}, "says nb_channels 2 and the checkpoint has 1"),
+        ({"hidden_size": 16}, "says hidden_size 16 and the checkpoint has 8"),
+        ({"nhop": 1e999}, "nhop: inf"),
+        ({"nhop": "32"}, "nhop: 32"),
+    ):
+        config.write_text(json.dumps(wrong))
+        with pytest.raises(WeightsError, match=words):
+            load_original(CARD, Choice(path=folder, config=config))
+    config.write_text("[" * 100_000)
+    with pytest.raises(WeightsError, match="is not what openunmix's training writes"):
+        load_original(CARD, Choice(path=folder, config=config))
+    with pytest.raises(UsageError, match="official weights of umxhq need no configuration"):
+        load_original(CARD, Choice(config=config))
+
+
+def wrapped(kind, state):
+    """What frameworks put round a network's parameters."""
+    last = {name: value + 1 if value.is_floating_point() else value for name, value in state.items()}
+    return {
+        "chkpnt": {"epoch": 3, "state_dict": state, "best_loss": 0.1, "optimizer": {"state": {}}, "scheduler": {}},
+        "module.": {f"module.{name}": value for name, value in state.items()},
+        "_orig_mod.": {f"_orig_mod.{name}": value for name, value in state.items()},
+        "lightning": {"state_dict": {f"model.{name}": value for name, value in state.items()}, "epoch": 1},
+        "averaged": {"state_dict": {f"model.{k}": v for k, v in state.items()}, "current_model_state": last},
+        "best": {"state": last, "best_state": state, "history": []},
+        "separator": {f"target_models.{t}.{k}": v for t, s in (("a", state), ("b", last)) for k, v in s.items()},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["chkpnt", "module.", "_orig_mod.", "lightning", "averaged", "best"])
+def test_whatever_a_framework_put_round_the_parameters(tmp_path, kind):
+    state = save(tmp_path / "piano.pth", 1)
+    torch.save(wrapped(kind, state), tmp_path / "piano.pth")
+    (network,) = load_original(CARD, Choice(path=tmp_path / "piano.pth")).networks
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_several_networks_in_one_file_are_told(tmp_path):
+    state = save(tmp_path / "piano.pth", 1)
+    torch.save(wrapped("separator", state), tmp_path / "piano.pth")
+    with pytest.raises(WeightsError, match=r"holds 2 different networks, under 'target_models\."):
+        load_original(CARD, Choice(path=tmp_path / "piano.pth"))
