@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from ortsep.base.arrays import F32
-from ortsep.base.errors import WeightsError
-from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo
+from ortsep.base.errors import UsageError, WeightsError
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo, wanted_stems
 from ortsep.export.weights.download import fetch
-from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
+from ortsep.export.weights.frontdoor import Checkpoint, name_stems, open_checkpoint
 from ortsep.export.weights.msst_demix import cuts, demix, normalization
 from ortsep.export.weights.msst_yaml import Settings, settings
 from ortsep.models.catalogue import Card, folder_name
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     Forward = Callable[[torch.Tensor], torch.Tensor]
 
 PACKAGE = "MSST's formula"
+State = dict[str, npt.NDArray[Any]]
+"""A network's parameters by name, arrays."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,16 @@ class Source:
         return cls(folder_name(path.stem), stems, checkpoint.settings, weights)
 
     def wanted(self, choice: Choice) -> tuple[int, ...]:
-        """The network's rows that are asked for, all of them by default."""
+        """The network's rows that are asked for, all of them by default; what is left over comes with a single one.
+
+        Raises UsageError for a stem that isn't there, or not without another.
+        """
+        rest = self.settings.rest if len(self.stems) == 1 else ""
+        if wanted_stems((*self.stems, *filter(None, [rest])), choice.stems, self.name) == (rest,):
+            raise UsageError(
+                f"{rest} of {self.name} is the mixture without {self.stems[0]}, so it can't be exported alone; "
+                "choose it when running the model"
+            )
         return tuple(row for row, stem in enumerate(self.stems) if not choice.stems or stem in choice.stems)
 
     def facts(self, rows: tuple[int, ...]) -> dict[str, Any]:
@@ -218,3 +230,36 @@ def load_card(
     if official is not None:
         spec = replace(spec, weights=Weights(official.url, checkpoint.sha256, card.licence, card.redistributable))
     return replace(original, spec=spec)
+
+
+@dataclass(frozen=True)
+class Makers:
+    """A family's own functions, and of them what its module gives to the table of families."""
+
+    read: Callable[[Checkpoint], Any]
+    """The architecture in a checkpoint. Raises WeightsError."""
+    describe: Callable[[Settings, int, str], Any]
+    """The architecture of a yaml, with so many stems, for a model of that name. Raises WeightsError."""
+    outputs: Callable[[Any], int]
+    """How many stems an architecture gives."""
+    random_state: Callable[[Any, int], State]
+    original: Callable[[Any, State, Source, tuple[int, ...]], SpectralNetwork]
+    """From architecture and parameters, the rows that are wanted."""
+
+    def load(self, card: Card, choice: Choice) -> SpectralNetwork:
+        """A model of the catalogue: its official checkpoint, ``choice.path`` in its place, or random weights.
+
+        Raises WeightsError, DownloadError, FileMissing; UsageError for a stem that the model lacks.
+        """
+        original: SpectralNetwork = load_card(card, choice, self.from_checkpoint, self._random)
+        return original
+
+    def from_checkpoint(self, checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
+        """A recognised checkpoint. Raises WeightsError; UsageError for a stem that it lacks."""
+        arch = self.read(checkpoint)
+        source = Source.of(checkpoint, name_stems(checkpoint, self.outputs(arch), choice.stems))
+        return self.original(arch, checkpoint.state, source, source.wanted(choice))
+
+    def _random(self, source: Source, seed: int, choice: Choice) -> SpectralNetwork:
+        arch = self.describe(source.settings, len(source.stems), source.name)
+        return self.original(arch, self.random_state(arch, seed), source, source.wanted(choice))

@@ -13,38 +13,13 @@ from ortsep.export.families.mdx23c.architecture import Architecture, State, para
 from ortsep.export.families.mdx23c.checkpoint import described, read_architecture
 from ortsep.export.families.mdx23c.graph import build_graph
 from ortsep.export.families.mdx23c.network import Network
-from ortsep.export.family import Choice, wanted_stems
-from ortsep.export.msst import Source, SpectralNetwork, Transform, load_card
-from ortsep.export.weights.frontdoor import Checkpoint, name_stems
+from ortsep.export.msst import Makers, Source, SpectralNetwork, Transform
 from ortsep.export.weights.msst_code import msst_module
-from ortsep.models.catalogue import Card
 from ortsep.models.spec import STFT, ModelSpec
 
 ROUTES: tuple[str, ...] = ()
 CONFIG = "the yaml that came with the checkpoint"
 GRAPH = "mdx23c.onnx"
-
-
-def load(card: Card, choice: Choice) -> SpectralNetwork:
-    """A model of the catalogue: its official checkpoint, ``choice.path`` in its place, or random weights.
-
-    Raises WeightsError, DownloadError, FileMissing; UsageError for a stem that the model lacks.
-    """
-    original: SpectralNetwork = load_card(card, choice, from_checkpoint, _random)
-    return original
-
-
-def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> SpectralNetwork:
-    """A recognised checkpoint. Raises WeightsError; UsageError for a stem that it lacks."""
-    arch = read_architecture(checkpoint)
-    source = Source.of(checkpoint, name_stems(checkpoint, arch.outputs, choice.stems))
-    return _original(arch, checkpoint.state, source, source.wanted(choice))
-
-
-def _random(source: Source, seed: int, choice: Choice) -> SpectralNetwork:
-    arch = described(source.settings, len(source.stems), source.name)
-    wanted_stems(source.stems, choice.stems, source.name)
-    return _original(arch, random_state(arch, seed), source, source.wanted(choice))
 
 
 def _original(arch: Architecture, state: State, source: Source, rows: tuple[int, ...]) -> SpectralNetwork:
@@ -95,3 +70,13 @@ def _oracle(arch: Architecture, state: State, checkout: Path) -> Any:
     network = module.TFC_TDF_net(config)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, strict=False)
     return network.eval()
+
+
+MAKERS = Makers(
+    read=read_architecture,
+    describe=described,
+    outputs=lambda arch: int(arch.outputs),
+    random_state=random_state,
+    original=_original,
+)
+load, from_checkpoint = MAKERS.load, MAKERS.from_checkpoint

@@ -75,11 +75,11 @@ def _random(source: Source, seed: int, choice: Choice) -> SpectralNetwork:
 def _original(arch: Architecture, state: State, source: Source, choice: Choice) -> SpectralNetwork:
     read = source.settings
     _check_chunk(arch, read, source.name)
-    rest = read.rest or opposite(source.stems)
-    rows = _wanted(source, rest, choice.stems)
+    source = replace(source, settings=replace(read, rest=read.rest or opposite(source.stems)))
+    rows = source.wanted(choice)
     half, large = arch.n_fft // 2, 4 * parameter_count(arch) > LARGEST
     spec = ModelSpec(
-        **replace(source, settings=replace(read, rest=rest)).facts(rows),
+        **source.facts(rows),
         family=FAMILY,
         channels=arch.channels,
         domain="complex",
@@ -100,7 +100,7 @@ def _original(arch: Architecture, state: State, source: Source, choice: Choice) 
     return SpectralNetwork(
         spec=spec,
         file=f"{folder_name(source.name)}.onnx",
-        settings=read,
+        settings=source.settings,
         transforms=transform,
         forward=lambda dtype: _network(arch, state, rows, dtype),
         build=build,
@@ -145,20 +145,3 @@ def opposite(stems: tuple[str, ...]) -> str:
     if known is None:
         return stem[3:] if stem.lower().startswith("no ") else f"No {stem}" if stem[:1].isupper() else f"no {stem}"
     return known.capitalize() if stem[:1].isupper() else known
-
-
-def _wanted(source: Source, rest: str, wanted: tuple[str, ...]) -> tuple[int, ...]:
-    """The network's rows that are exported; what is left over comes with them, since it costs nothing.
-
-    Raises UsageError for a stem that isn't there, or not without another.
-    """
-    known = (*source.stems, rest) if len(source.stems) == 1 else source.stems
-    if unknown := [stem for stem in wanted if stem not in known]:
-        raise UsageError(f"{source.name} has no stem {' or '.join(unknown)}; it has {', '.join(known)}")
-    rows = source.wanted(Choice(stems=wanted))
-    if not rows:
-        raise UsageError(
-            f"{rest} of {source.name} is the mixture without {source.stems[0]}, so it can't be exported alone; "
-            "choose it when running the model"
-        )
-    return rows

@@ -87,9 +87,16 @@ def test_one_target_and_what_is_left(tmp_path: Path) -> None:
     settings = config()
     settings["training"] = {"instruments": ["similarity", "difference"], "target_instrument": "similarity"}
     settings["inference"]["normalize"] = True
-    spec = opened(saved(tmp_path, settings, replace(TINY, outputs=1))).spec
+    path = saved(tmp_path, settings, replace(TINY, outputs=1))
+    spec = opened(path).spec
     assert spec.names == ("similarity", "difference") and spec.content == "music"
     assert spec.normalization == Normalization("track", eps=0.0, ddof=0)
+    for stems in (("similarity",), ("difference", "similarity")):
+        assert opened(path, stems=stems).spec.names == spec.names
+    with pytest.raises(UsageError, match="difference of drums is the mixture without similarity, so it can't be exp"):
+        opened(path, stems=("difference",))
+    with pytest.raises(UsageError, match="has no stem else"):
+        opened(path, stems=("else",))
 
 
 def test_batch_norm_comes_with_counters(tmp_path: Path) -> None:

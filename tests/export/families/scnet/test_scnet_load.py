@@ -1,5 +1,6 @@
 """SCNet checkpoints: what a yaml and its parameters become, and what is refused with a sentence."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,16 @@ def test_a_checkpoint_and_its_yaml(tmp_path: Path) -> None:
     assert spec.chunks.join == Join("fade", 256) and spec.chunks.tail == "reflect"
     assert spec.normalization == Normalization("track", eps=0.0, ddof=0)
     assert spec.parameters == parameter_count(TINY)
+
+
+def test_one_target_and_what_is_left(tmp_path: Path) -> None:
+    settings = config()
+    settings["training"] = {"instruments": ["vocals", "other"], "target_instrument": "vocals"}
+    settings["model"]["sources"] = ["vocals"]
+    path = saved(tmp_path, settings, replace(TINY, sources=1))
+    assert opened(path).spec.names == ("vocals", "other")
+    with pytest.raises(UsageError, match="other of net is the mixture without vocals, so it can't be exported alone"):
+        opened(path, stems=("other",))
 
 
 def test_some_stems_of_several(tmp_path: Path) -> None:
