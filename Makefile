@@ -91,11 +91,11 @@ $(LEAN)/installed: pyproject.toml build/sources
 	$(LEAN)/bin/python $(PIP_INSTALL) $(EDITABLE) '.[test]'
 	@touch $@
 
-# torch by name and first, so that the build for CPU is taken where one is to be had; openunmix is a test oracle and
-# declares a torchaudio that it hardly uses, so it comes without its dependencies.
+# torch by name and first, so that the build for CPU is taken where one is to be had; openunmix and museval are
+# test oracles and declare much that they hardly use, so they come without their dependencies.
 $(FULL)/installed: pyproject.toml build/sources
 	test -x $(FULL)/bin/python || $(PYTHON) -m venv $(FULL)
 	$(FULL)/bin/python $(PIP_INSTALL) '$(TORCH)'
 	$(FULL)/bin/python $(PIP_INSTALL) $(EDITABLE) '.[export,dev]'
-	$(FULL)/bin/python $(PIP_INSTALL) --no-deps openunmix==1.3.0
+	$(FULL)/bin/python $(PIP_INSTALL) --no-deps openunmix==1.3.0 museval==0.4.1
 	@touch $@

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from ortsep.chain import Chain
+    from ortsep.measure.score import Figures, figures
+    from ortsep.measure.trial import Scores, score
     from ortsep.models.spec import ModelSpec
     from ortsep.options import Options
     from ortsep.separator import Separator
@@ -42,6 +44,7 @@ _HOME = {
     "Cancelled": "ortsep.base.errors",
     "Chain": "ortsep.chain",
     "DownloadError": "ortsep.base.errors",
+    "Figures": "ortsep.measure.score",
     "FileMissing": "ortsep.base.errors",
     "Files": "ortsep.songs.record",
     "MissingDependency": "ortsep.base.errors",
@@ -52,11 +55,14 @@ _HOME = {
     "OutputError": "ortsep.base.errors",
     "ProviderError": "ortsep.base.errors",
     "Separator": "ortsep.separator",
+    "Scores": "ortsep.measure.trial",
     "SongReport": "ortsep.songs.record",
     "Stem": "ortsep.songs.record",
     "TimedOut": "ortsep.base.errors",
     "UsageError": "ortsep.base.errors",
     "WeightsError": "ortsep.base.errors",
+    "figures": "ortsep.measure.score",
+    "score": "ortsep.measure.trial",
     "separate_file": "ortsep.songs.separate",
 }
 __all__ = [
@@ -65,6 +71,7 @@ __all__ = [
     "Cancelled",
     "Chain",
     "DownloadError",
+    "Figures",
     "FileMissing",
     "Files",
     "MissingDependency",
@@ -74,6 +81,7 @@ __all__ = [
     "OrtsepError",
     "OutputError",
     "ProviderError",
+    "Scores",
     "Separator",
     "SongReport",
     "Stem",
@@ -81,6 +89,8 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "figures",
+    "score",
     "separate_file",
 ]
 

@@ -343,6 +343,56 @@ def doctor(
     _leave(doctor_command(model, as_json=json_, runs=runs))
 
 
+@app.command(cls=help.Command, short_help=help.SHORT["score"], help=help.SCORE, epilog=help.SCORE_EXAMPLES)
+def score(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", show_default=False)],
+    mixture: Annotated[
+        Path | None, typer.Option("--mixture", metavar="FILE", help="The song; by default the one among its stems.")
+    ] = None,
+    stems: Annotated[
+        Path | None, typer.Option("--stems", metavar="FOLDER", help="With its true stems: vocals.wav, ...")
+    ] = None,
+    songs: Annotated[
+        list[Path] | None,
+        typer.Option("--songs", metavar="FOLDER", help="Many: SONG/mixture.wav, SONG/vocals.wav, ... in it."),
+    ] = None,
+    stems_from: Annotated[
+        list[str] | None,
+        typer.Option("--stems-from", metavar="STEM=FILE+FILE", help="What a model's stem is compared with."),
+    ] = None,
+    only: Annotated[str, typer.Option("--only", metavar="A,B", help="Only these stems.")] = "",
+    museval: Annotated[bool, typer.Option("--museval", help="Also its ISR, SIR and SAR; slow.")] = False,
+    provider: flags.Device = flags.Provider.auto,
+    threads: flags.Threads = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="All figures, a line an estimate.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="A .png, .svg or .pdf of them.")
+    ] = None,
+    models_dir: flags.ModelsDir = None,
+    json_: flags.Json = False,
+    quiet: flags.Quiet = False,
+    debug: flags.Debug = False,
+) -> None:
+    with interrupt.at_once():
+        from ortsep.commands.score import Scoring, score_command
+
+    settings = Scoring(
+        mixture=mixture,
+        stems=stems,
+        songs=tuple(songs or ()),
+        stems_from=tuple(stems_from or ()),
+        only=tuple(s.strip() for s in only.split(",") if s.strip()),
+        provider="coreml" if provider is flags.Provider.mps else provider.value,
+        threads=threads,
+        museval=museval,
+        csv=csv,
+        picture=picture,
+        as_json=json_,
+        quiet=quiet,
+    )
+    _leave(score_command(models, settings))
+
+
 app.command(cls=help.Command, short_help=help.SHORT["serve"], help=help.SERVE, epilog=help.SERVE_EXAMPLES)(serve)
 
 

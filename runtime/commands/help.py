@@ -17,6 +17,7 @@ SHORT = {
     "optimize": "Rewrite any ONNX file to an equal but faster one.",
     "inspect": "Show what a model is: spec, tensors, licence, figures.",
     "bench": "Measure speed and memory here.",
+    "score": "Measure how well models separate, by true stems.",
     "serve": "Separate over HTTP, with a page in the browser.",
     "doctor": "Examine execution providers, packages and decoders.",
     "completion": "Complete commands, models and stems in your shell.",
@@ -72,6 +73,18 @@ BENCH = "Measure speed and memory here."
 BENCH_EXAMPLES = """\
   ortsep bench htdemucs --seconds 30
   ortsep bench htdemucs --against original
+"""
+SCORE = """\
+Measure how well models separate songs whose true stems are known.
+
+SDR and SI-SDR of whole songs, the median SDR of seconds as museval's, bleedless and fullness as MVSep's; for each stem
+of the mixture itself, of each MODEL, and of the ideal ratio mask. What is called accompaniment, instrumental or no_STEM
+is made of the other stems.
+"""
+SCORE_EXAMPLES = """\
+  ortsep score spleeter:2stems --mixture song.wav --stems true/
+  ortsep score htdemucs umxhq --songs musdb18hq/test --csv scores.csv
+  ortsep score larsnet --songs kits/ --stems-from cymbals=ride+crash
 """
 DOCTOR = "Examine execution providers, packages and decoders; what is found of MODEL is kept for --provider auto."
 

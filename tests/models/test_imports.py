@@ -64,7 +64,7 @@ ROOMS = {room: set(allowed.split()) for room, allowed in _TABLE.items()}
 """Room by room, what it may import besides itself, by DESIGN.md. ``=x``: the module x alone, ``x.*``: each in x."""
 LAZILY = {
     *{("ortsep.commands.make", f"export.{room}") for room in ("exporter", "optimize", "rewrite", "validate")},
-    *{("ortsep", room) for room in ("base", "models", "options", "separator", "chain", "songs")},
+    *{("ortsep", room) for room in ("base", "models", "options", "separator", "chain", "songs", "measure")},
 }
 """Who may import upwards inside functions, or for types alone: commands the exporters, the top its public names."""
 OUTSIDE = {
