@@ -1,12 +1,33 @@
-"""The measure of equality: signal-to-noise ratio in dB."""
+"""Decibels: ratios of energies, levels of amplitudes, and the measure of equality, the signal-to-noise ratio."""
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.base.arrays import F64
 from ortsep.base.errors import ModelError
 
 PERFECT = 999.0
 """What an infinite SNR is written as."""
+
+
+def ratio(energy: float, other: float, most: float = PERFECT) -> float:
+    """10 log10(energy / other) in dB, no further from 0 than ``most``: that is what nothing at all counts as."""
+    if other == 0 or energy == 0:
+        return most if other == 0 else -most
+    return max(-most, min(most, 10 * (math.log10(energy) - math.log10(other))))
+
+
+def level(amplitude: float) -> float:
+    """20 log10 of an amplitude: dB of full scale 1, minus infinity for silence."""
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
+
+
+def levels(power: F64, floor: float) -> F64:
+    """10 log10 of powers, each at least ``floor``."""
+    found: F64 = 10 * np.log10(np.maximum(power, floor))
+    return found
 
 
 def snr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
@@ -22,6 +43,4 @@ def snr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
         return -PERFECT
     noise = float(np.sum(np.abs(ref - est) ** 2))
     power = float(np.sum(np.abs(ref) ** 2))
-    if noise == 0:
-        return PERFECT
-    return 10 * float(np.log10(power / noise)) if power else -PERFECT
+    return ratio(power, noise)

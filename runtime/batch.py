@@ -96,6 +96,7 @@ def separate_task(
         if task.page is not None:
             require_files(job.files, piped=sink is not None)
         given: dict[str, Any] = {"progress": progress, "timeout": job.timeout, "sink": sink}
+        given["once"] = task.page is not None  # the page decodes the song once more
         report = separate_file(separator, task.song, job.files, job.options, targets=task.targets, **given)
         if task.page is None:
             return report
@@ -186,7 +187,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, job, work), daemon=True)
-        with _deaf():
+        with unhearing():
             self.process.start()
         theirs.close()
         self.task = -1
@@ -226,7 +227,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def unhearing() -> Iterator[None]:
     """Processes that begin inside never hear Ctrl-C: their parent ends them, and until they have imported what handles
     it they would answer with a traceback."""
     if sys.platform == "win32":

@@ -14,7 +14,6 @@ from typing import Any
 from ortsep import __version__
 from ortsep.base.cache import cache_folder
 from ortsep.base.errors import OutputError
-from ortsep.base.whole import scratch
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
@@ -25,22 +24,19 @@ _HAVE_OURS = ("cpu", "cuda")
 
 def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> int:
     """Examine every provider here, on ``reference`` or a small graph. Status 1 where CPU is wrong or packages fight."""
-    from ortsep.measure.doctor import golden_feeds, probe_feeds, probe_graph
+    from ortsep.measure.doctor import PROBE, golden_feeds, probe_feeds
 
-    with scratch("ortsep") as folder:
-        if reference is None:
-            graph, feeds, files = folder / "probe.onnx", probe_feeds(), []
-            graph.write_bytes(probe_graph())
-            model = None
-        else:
-            model = load_model(reference)
-            graph, feeds = golden_feeds(model)
-            files = [model.file(member) for member in model.members]
-        verdicts = [_examined(name, graph, feeds, bool(files), runs) for name in _providers()]
-        for verdict in verdicts:
-            for file in files if verdict.installed and verdict.provider in PROVIDERS else []:
-                write_verdict(file, verdict)
-        choice = choose_provider("auto", graph)
+    if reference is None:
+        graph, feeds, files, model = PROBE, probe_feeds(), [], None
+    else:
+        model = load_model(reference)
+        graph, feeds = golden_feeds(model)
+        files = [model.file(member) for member in model.members]
+    verdicts = [_examined(name, graph, feeds, bool(files), runs) for name in _providers()]
+    for verdict in verdicts:
+        for file in files if verdict.installed and verdict.provider in PROVIDERS else []:
+            write_verdict(file, verdict)
+    choice = choose_provider("auto", graph)
     screen.clear()
     conflict = _conflict()
     document = {

@@ -1,12 +1,12 @@
 """What commands tell on the way, on stderr: sentences and a bar for people, or NDJSON events for programs."""
 
 import json
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from ortsep.base.decibels import level
 from ortsep.base.errors import OrtsepError
 from ortsep.commands.terminal import cells, screen, shortened, shown
 from ortsep.songs.record import SongReport
@@ -165,8 +165,8 @@ def _levels(report: SongReport) -> list[str]:
     ]
 
 
-def _decibels(level: float) -> str:
-    return f"{20 * math.log10(level):.1f} dBFS" if level > 0 else "silent"
+def _decibels(amplitude: float) -> str:
+    return f"{level(amplitude):.1f} dBFS" if amplitude > 0 else "silent"
 
 
 class Downloads:

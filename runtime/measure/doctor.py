@@ -4,7 +4,6 @@ A provider is examined in a process of its own (``ortsep.base.apart``): one that
 """
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from ortsep.base.apart import NoAnswer, ask
 from ortsep.base.arrays import F32
+from ortsep.base.decibels import PERFECT, snr
 from ortsep.base.whole import scratch
 from ortsep.engine.chunks import make_plan
 from ortsep.engine.network import Graphs, Network
@@ -28,6 +28,8 @@ Counts = tuple[int | None, int | None, int | None]
 Open = Callable[[Path, str, Mapping[str, str], Path | None], Any]
 """Opens a graph on a provider (both by ONNX Runtime's names) with its options; profiles into a file of that prefix."""
 
+PROBE = Path(__file__).with_name("probe.onnx")
+"""A small graph for when no model is named: convolutions and a SiLU on [1, 4, 64, 64] (tests/data/make_probe.py)."""
 GATE = 60.0
 """dB against the CPU below which a provider counts as wrong, unless ``LOWER`` has another."""
 PATIENCE = 900.0
@@ -113,7 +115,7 @@ def examine(
         given = device.run(None, dict(feeds))
     except Exception as error:
         return replace(verdict, loads=True, runs=False, reason=f"does not run ({_line(error)})")
-    decibels = min(snr(e, g) for e, g in zip(expected, given, strict=True))
+    decibels = min(_agreement(e, g) for e, g in zip(expected, given, strict=True))
     verdict = replace(verdict, loads=True, runs=True, correct=decibels >= gate, snr_db=round(decibels, 1))
     times: dict[str, list[float]] = {"cpu": [], "device": []}
     for _ in range(runs):
@@ -134,15 +136,8 @@ def examine(
     return replace(verdict, usable=True)
 
 
-def snr(expected: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
-    """dB of ``given`` against ``expected`` in float64, from -300 (not finite, another shape) to 300 (equal)."""
-    if expected.shape != given.shape or not np.isfinite(given).all():
-        return -300.0
-    reference = expected.astype(np.float64)
-    left = float(np.sum((reference - given) ** 2))
-    if left == 0.0:
-        return 300.0
-    return max(-300.0, min(300.0, 10 * math.log10(max(float(np.sum(reference**2)), 1e-300) / left)))
+def _agreement(expected: npt.NDArray[Any], given: npt.NDArray[Any]) -> float:
+    return snr(expected, given) if expected.shape == given.shape else -PERFECT
 
 
 def _partitions(graph: Path, provider: str, options: Mapping[str, str], feeds: Feeds, opener: Open) -> Counts:
@@ -198,55 +193,6 @@ def answer(graph: str, provider: str, golden: str, judge_speed: str, runs: str) 
         return asdict(examine(Path(graph), provider, dict(feeds), judge_speed=judge_speed == "1", runs=int(runs)))
 
 
-def probe_graph() -> bytes:
-    """A small ONNX graph for when no model is named: two convolutions and a sigmoid on [1, 4, 64, 64], seeded."""
-    weights = np.random.default_rng(0).standard_normal
-
-    def tensor(name: str, shape: tuple[int, ...]) -> bytes:
-        data = (weights(shape) * 0.2).astype("<f4").tobytes()
-        return b"".join(_varint(1, d) for d in shape) + _varint(2, 1) + _text(8, name) + _bytes(9, data)
-
-    def node(kind: str, inputs: Sequence[str], output: str, *attributes: bytes) -> bytes:
-        fields = [_text(1, name) for name in inputs] + [_text(2, output), _text(4, kind)]
-        return b"".join(fields + [_bytes(5, a) for a in attributes])
-
-    def value(name: str, shape: tuple[int, ...]) -> bytes:
-        dims = b"".join(_bytes(1, _varint(1, d)) for d in shape)
-        return _text(1, name) + _bytes(2, _bytes(1, _varint(1, 1) + _bytes(2, dims)))
-
-    pads = _text(1, "pads") + b"".join(_varint(8, 1) for _ in range(4)) + _varint(20, 7)
-    nodes = [
-        node("Conv", ["x", "w1"], "a", pads),
-        node("Sigmoid", ["a"], "s"),
-        node("Mul", ["a", "s"], "m"),
-        node("Conv", ["m", "w2"], "y"),
-    ]
-    graph = b"".join(_bytes(1, n) for n in nodes) + _text(2, "probe")
-    graph += _bytes(5, tensor("w1", (16, 4, 3, 3))) + _bytes(5, tensor("w2", (4, 16, 1, 1)))
-    graph += _bytes(11, value("x", (1, 4, 64, 64))) + _bytes(12, value("y", (1, 4, 64, 64)))
-    return _varint(1, 8) + _bytes(7, graph) + _bytes(8, _text(1, "") + _varint(2, 17))
-
-
 def probe_feeds() -> dict[str, F32]:
-    """The golden input of ``probe_graph``."""
+    """The golden input of ``PROBE``."""
     return {"x": np.random.default_rng(1).standard_normal((1, 4, 64, 64)).astype(np.float32)}
-
-
-def _number(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _varint(field: int, value: int) -> bytes:
-    return _number(field << 3) + _number(value)
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return _number(field << 3 | 2) + _number(len(data)) + data
-
-
-def _text(field: int, text: str) -> bytes:
-    return _bytes(field, text.encode())

@@ -5,11 +5,13 @@ Memory depends on neither the song's length nor its rate by more than one spectr
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import soundfile
 
-from ortsep.base.arrays import F32, F64
+from ortsep.base.arrays import C64, F32, F64
+from ortsep.base.errors import AudioError
 from ortsep.engine.stft import Analyser
 from ortsep.models.spec import STFT
 
@@ -17,6 +19,7 @@ COLUMNS = 1000
 BANDS = 200
 LOWEST = 30.0
 """Hz where a spectrogram begins."""
+_BLOCK = 1 << 16
 _HANN_BINS = 1.5
 _WINDOW = 0.09
 """Seconds that a spectrum's window should span, before rounding to a power of two samples: 4096 at 44.1 kHz."""
@@ -114,7 +117,7 @@ class Gatherer:
             power=weights @ means.T / scale,
         )
 
-    def _add(self, spectra: npt.NDArray[np.complex64]) -> None:
+    def _add(self, spectra: C64) -> None:
         frames = spectra.shape[-1]
         if frames == 0:
             return
@@ -125,6 +128,18 @@ class Gatherer:
         starts = np.flatnonzero(np.diff(columns, prepend=-1))
         self._spectra[columns[starts]] += np.add.reduceat(power, starts, axis=0)
         self._frames += frames
+
+
+def of_file(path: Path) -> Overview:
+    """The overview of a sound file. Raises AudioError where it can't be read."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            gatherer = Gatherer(max(1, file.frames), file.samplerate, file.channels)
+            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                gatherer.push(block.T)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"the stem {path} can't be read back for the report ({error}); separate it again") from error
+    return gatherer.finish()
 
 
 def log_bands(sample_rate: int, n_fft: int) -> tuple[F64, F64]:

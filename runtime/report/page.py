@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ortsep import __version__
+from ortsep.base.decibels import level, ratio
 from ortsep.graphs.providers import runtime_packages
 from ortsep.models.catalogue import catalogue
 from ortsep.models.spec import ModelSpec
@@ -98,7 +99,7 @@ def _signed(value: float, digits: int = 1) -> str:
 
 def decibels(amplitude: float) -> str:
     """An amplitude of full scale 1 in dB, ``−∞`` for silence."""
-    return _signed(20 * math.log10(amplitude)) if amplitude > 0 else "−∞"
+    return _signed(level(amplitude)) if amplitude > 0 else "−∞"
 
 
 def _share(part: Overview, mixture: Overview) -> float | None:
@@ -119,7 +120,7 @@ def label(name: str, overview: Overview) -> str:
 def _level(signal: Signal, mixture: Overview, tone: str) -> str:
     overview = signal.overview
     share = _share(overview, mixture)
-    relative = "–" if not share else f"{_signed(10 * math.log10(share))} dB"
+    relative = "–" if not share else f"{_signed(ratio(overview.energy, mixture.energy))} dB"
     width = 100 * min(1.0, share or 0.0)
     return (
         f'<tr style="--tone: {tone}"><th scope="row"><span class="dot"></span>{_e(signal.name)}</th>'

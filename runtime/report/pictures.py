@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ortsep.base.decibels import levels, ratio
 from ortsep.base.errors import MissingDependency
 from ortsep.report.overview import Overview
 
@@ -61,7 +62,7 @@ def common_scale(overviews: Sequence[Overview]) -> Scale:
     """The scale that fits all of ``overviews``; for silence that of full scale."""
     peak = max(o.peak for o in overviews)
     loudest = max(float(o.power.max()) for o in overviews)
-    top = 5.0 * math.ceil(2.0 * math.log10(loudest)) if loudest > _FLOOR else 0.0
+    top = 5.0 * math.ceil(ratio(loudest, 1.0) / 5.0) if loudest > _FLOOR else 0.0
     return Scale(peak or 1.0, top)
 
 
@@ -112,10 +113,10 @@ def _draw_wave(axes: "Axes", overview: Overview, scale: Scale) -> None:
 
 def _draw_spectrum(axes: "Axes", overview: Overview, scale: Scale) -> None:
     # Whole decibels look the same and take half the bytes.
-    level = np.rint(10.0 * np.log10(np.maximum(overview.power, _FLOOR)))
+    shades = np.rint(levels(overview.power, _FLOOR))
     lowest, highest = np.log2(overview.frequencies[[0, -1]])
     axes.imshow(
-        level,
+        shades,
         origin="lower",
         aspect="auto",
         interpolation="none",

@@ -8,18 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
-from ortsep.audio.resample import resampled_length
 from ortsep.audio.song import open_song
-from ortsep.audio.sources import FileSource, Source
-from ortsep.base.errors import AudioError, UsageError
+from ortsep.audio.sources import At, FileSource, Source
+from ortsep.base.errors import UsageError
 from ortsep.base.whole import whole_file
 from ortsep.chain import Chain
 from ortsep.graphs.model import Model
 from ortsep.models.catalogue import folder_name
 from ortsep.options import Options
-from ortsep.report.overview import Gatherer, Overview
+from ortsep.report.overview import Gatherer, Overview, of_file
 from ortsep.report.page import Signal, label, render
 from ortsep.report.pictures import colour_stops, common_scale, draw, require_matplotlib
 from ortsep.separator import Separator
@@ -28,8 +25,6 @@ from ortsep.songs.null import null_depth
 from ortsep.songs.provenance import recorded, sidecar
 from ortsep.songs.record import LOSSLESS, Files, SongReport
 from ortsep.stems.paths import output_paths
-
-_BLOCK = 1 << 16
 
 
 def pages(
@@ -126,7 +121,7 @@ def _page(
     folder: Path, report: SongReport, source: Source, models: Sequence[Model], options: Options, files: Files
 ) -> str:
     stems = {name: Path(where) for name, where in report.stems.items() if where}
-    overviews = [_of_file(file) for file in stems.values()]
+    overviews = [of_file(file) for file in stems.values()]
     lossless = files.format in LOSSLESS
     mixture, null_db = _of_mixture(source, list(stems.values()) if lossless else [], overviews[0], report.gain)
     scale = common_scale([mixture, *overviews])
@@ -150,20 +145,9 @@ def _song_beside(report: SongReport, folder: Path) -> Path | None:
     return song if kept and song.is_file() and song.absolute().drive == folder.absolute().drive else None
 
 
-def _of_file(path: Path) -> Overview:
-    try:
-        with soundfile.SoundFile(path) as file:
-            gatherer = Gatherer(max(1, file.frames), file.samplerate, file.channels)
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                gatherer.push(block.T)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"the stem {path} can't be read back for the report ({error}); separate it again") from error
-    return gatherer.finish()
-
-
 def _of_mixture(source: Source, stems: Sequence[Path], like: Overview, gain: float) -> tuple[Overview, float | None]:
     """The mixture as the stems are (their rate, channels and gain), and the null of ``stems``, in one pass."""
-    rate, channels = like.sample_rate, like.channels
-    gatherer = Gatherer(resampled_length(source.samples, source.sample_rate, rate), rate, channels)
-    depth = null_depth(source, stems, channels, rate, gain, heard=gatherer.push)
+    alike = At(source, like.sample_rate, like.channels)
+    gatherer = Gatherer(alike.samples, alike.sample_rate, alike.channels)
+    depth = null_depth(alike, stems, gain, heard=gatherer.push)
     return gatherer.finish(), depth if stems else None

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from ortsep.audio.song import open_song
-from ortsep.report.overview import Gatherer, Overview
+from ortsep.base.decibels import levels
+from ortsep.report.overview import Gatherer, Overview, of_file
 
 _BLOCK = 1 << 16
 _FLOOR = -90.0
@@ -29,22 +29,14 @@ def pictures(song: Path, stems: Mapping[str, Path], **part: Any) -> dict[str, An
     gatherer = Gatherer(max(1, samples), source.sample_rate, source.channels)
     for block in source.blocks(_BLOCK):
         gatherer.push(block)
-    overviews = {"mixture": gatherer.finish(), **{name: _of_file(path) for name, path in stems.items()}}
+    overviews = {"mixture": gatherer.finish(), **{name: of_file(path) for name, path in stems.items()}}
     scale = max(1e-9, *(overview.peak for overview in overviews.values()))
     return {"floor": _FLOOR, "scale": scale, "signals": {name: _packed(o, scale) for name, o in overviews.items()}}
 
 
-def _of_file(path: Path) -> Overview:
-    with soundfile.SoundFile(path) as file:
-        gatherer = Gatherer(max(1, file.frames), file.samplerate, file.channels)
-        while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-            gatherer.push(block.T)
-    return gatherer.finish()
-
-
 def _packed(overview: Overview, scale: float) -> dict[str, Any]:
-    decibels = 10 * np.log10(np.maximum(overview.power, 1e-12))
-    shades = np.clip(np.rint((decibels - _FLOOR) * (255 / -_FLOOR)), 0, 255).astype(np.uint8)
+    loudness = levels(overview.power, 1e-12)
+    shades = np.clip(np.rint((loudness - _FLOOR) * (255 / -_FLOOR)), 0, 255).astype(np.uint8)
 
     def signed(line: npt.NDArray[np.floating[Any]]) -> str:
         return _text(np.clip(np.rint(line * (127 / scale)), -127, 127).astype(np.int8))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ortsep.base.memory import resident
-from ortsep.batch import _deaf as unhearing
+from ortsep.batch import unhearing
 from ortsep.server.settings import Settings
 from ortsep.server.store import Job, Store
 from ortsep.server.worker import NO_MEMORY, Limits, Order, work

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
-from ortsep.audio.resample import resample, resampled_length
+from ortsep.audio.resample import resampled_length
 from ortsep.audio.song import Song
 from ortsep.audio.song_tags import song_tags
-from ortsep.audio.sources import FileSource, Source, fit_channels
+from ortsep.audio.sources import At, FileSource, Source
 from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, OutputError, TimedOut, UsageError
@@ -68,11 +68,13 @@ def separate_file(
     progress: Seconds | None = None,
     timeout: float | None = None,
     cancel: Cancel | None = None,
+    once: bool = False,
 ) -> SongReport:
     """Separate one song into files; ``targets`` says where each stem goes (by default what ``places`` says).
 
     Every stem's file appears under its name only when all are complete; then their provenance is left beside them.
-    ``sink`` takes the one stem that the options choose as float WAV, and no file is written. Raises FileMissing,
+    ``sink`` takes the one stem that the options choose as float WAV, and no file is written. ``once``: the song is
+    decoded once for all that reads it here, and lies on disk meanwhile, as it does for a residual. Raises FileMissing,
     AudioError, UsageError, OutputError; TimedOut after ``timeout`` seconds of reading and separating, and
     Cancelled where ``cancel`` ended it, with nothing left behind.
     """
@@ -97,7 +99,7 @@ def separate_file(
     names, rate, run = separator.names(options), files.rate or song.sample_rate, Cancel(cancel)
     more = options.residual or options.two_stems is not None or files.joined  # what is left over, and the null
     folder = next(iter(targets.values())).parent if to_files and targets else None
-    with closing(DecodedOnce(song, folder)) if more else nullcontext(song) as source:
+    with closing(DecodedOnce(song, folder)) if more or once else nullcontext(song) as source:
         stream = separator.stream(source, options, rate=rate, progress=told, cancel=run)
         with (
             _deadline(run, timeout, began),
@@ -111,9 +113,9 @@ def separate_file(
         if not to_files or not targets:
             return report
         if more and (files.joined or files.format in LOSSLESS):
-            channels = report.outputs[0].channels
-            parts = _tracks(targets, channels) if files.joined else targets.values()
-            report = replace(report, null_db=null_depth(source, parts, channels, rate, report.gain))
+            alike = At(source, rate, report.outputs[0].channels)
+            parts = _tracks(targets, alike.channels) if files.joined else targets.values()
+            report = replace(report, null_db=null_depth(alike, parts, report.gain))
     return _recorded(report, targets, made)
 
 
@@ -151,12 +153,8 @@ def _output(
         how: dict[str, Any] = {"samples": samples, "tags": tags, "subtype": files.subtype, "clip": files.clip}
         writer: StemWriter | JoinedWriter
         if files.joined:
-
-            def heard() -> Iterator[F32]:
-                for block in resample(mixture.blocks(), mixture.channels, mixture.sample_rate, rate, samples):
-                    yield fit_channels(block, channels)
-
-            writer = JoinedWriter(next(iter(targets.values())), names, rate, channels, mixture=heard, **how)
+            alike = At(mixture, rate, channels)
+            writer = JoinedWriter(next(iter(targets.values())), names, rate, channels, mixture=alike.blocks, **how)
         else:
             how |= {name: getattr(files, name) for name in ("format", "bitrate", "quality")}
             writer = StemWriter(targets, rate, channels, **how)

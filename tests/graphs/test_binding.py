@@ -16,17 +16,15 @@ from ortsep.graphs import session as sessions
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.model import load_model
 from ortsep.graphs.session import Session
-from ortsep.measure.doctor import golden_feeds, open_session, probe_feeds, probe_graph
+from ortsep.measure.doctor import PROBE, golden_feeds, open_session, probe_feeds
 
 CPU = "CPUExecutionProvider"
 
 
 @pytest.fixture
-def probe(tmp_path: Path) -> Path:
+def probe() -> Path:
     """A graph of fixed shapes: x [1, 4, 64, 64] to y."""
-    path = tmp_path / "probe.onnx"
-    path.write_bytes(probe_graph())
-    return path
+    return PROBE
 
 
 def feeds(seed: int) -> dict[str, np.ndarray]:

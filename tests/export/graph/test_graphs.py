@@ -10,6 +10,7 @@ from places import DATA
 from ortsep.base.errors import OutputError
 from ortsep.export.graph.builder import Graph
 from ortsep.export.graph.files import attach_spec, save_model
+from ortsep.measure.doctor import PROBE
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, from_json
 
@@ -23,6 +24,11 @@ def test_the_stored_graphs_are_what_their_script_makes(tmp_path: Path) -> None:
         said, now = (read_metadata(path).get(METADATA_KEY) for path in (stored, again))
         assert (said is None) == (now is None)
         assert said is None or from_json(said) == from_json(now or ""), name
+
+
+def test_the_doctors_probe_is_what_its_script_makes() -> None:
+    made = runpy.run_path(str(DATA / "make_probe.py"))["probe"]()
+    assert onnx.load(PROBE) == made
 
 
 def _without_spec(path: Path) -> bytes:
