@@ -80,12 +80,10 @@ Work = Callable[..., SongReport]
 
 
 def load(models: Sequence[str], loading: dict[str, Any]) -> Separator | Chain:
-    """One model, or two one behind the other; the second as MODEL or MODEL@STEM."""
-    first = Separator(models[0], **loading)
-    if len(models) == 1:
-        return first
-    name, _, feed = models[1].partition("@")
-    return Chain(first, Separator(name, **loading), feed or None)
+    """One model, or several one behind the other; all but the first as MODEL or MODEL@STEM."""
+    later = [model.partition("@") for model in models[1:]]
+    names = (models[0], *(name for name, _, _ in later))
+    return Chain.of([Separator(name, **loading) for name in names], [feed or None for _, _, feed in later])
 
 
 def separate_task(

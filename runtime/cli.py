@@ -156,7 +156,7 @@ def run(
     loading = {"provider": name, "threads": threads}
     settings = RunSettings(
         model=model,
-        then=then,
+        then=tuple(then or ()),
         recursive=recursive,
         jobs=jobs,
         raw=raw,

@@ -24,15 +24,14 @@ class Words:
     taken: bool = False
 
 
-def tell_apart(words: Sequence[str], model: str | None, then: str | None) -> Words:
-    """The model is the one of -n, else the first word; a second one is that of --then, else the second word where it
-    can't be a song. Raises UsageError where there is no model or no song."""
+def tell_apart(words: Sequence[str], model: str | None, then: Sequence[str] = ()) -> Words:
+    """The model is the one of -n, else the first word; further ones are those of --then, else the next words as long as
+    they can't be songs. Raises UsageError where there is no model or no song."""
     if any(not word for word in words):
         raise UsageError('one of the songs has no name at all (""): in a script a variable may be empty; name it')
     models, songs, taken = _first(list(words), model)
-    if then:
-        models = (*models, then)
-    elif len(songs) > 1 and _only_a_model(songs[0]):
+    models = (*models, *then)
+    while not then and len(songs) > 1 and _only_a_model(songs[0]):
         models, songs = (*models, songs[0]), songs[1:]
     if not songs:
         raise UsageError("name a model and at least one song: ortsep run MODEL SONG...")

@@ -83,11 +83,11 @@ RunModel = Annotated[
     typer.Option("--model", "-n", metavar="MODEL", help="The model; all words are songs then.", rich_help_panel=WHAT),
 ]
 Then = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--then",
         metavar="MODEL[@STEM]",
-        help="A second model, which takes apart a stem of the first one.",
+        help="A further model, which takes apart a stem of the one before; repeatable.",
         rich_help_panel=WHAT,
     ),
 ]

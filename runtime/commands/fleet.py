@@ -85,7 +85,7 @@ def _models(words: Sequence[str], settings: RunSettings) -> tuple[tuple[str, ...
     first = settings.model if settings.model is not None else rest.pop(0)
     if is_url(first):
         raise UsageError(f"{first} is a song, and no model is named: ortsep run MODEL {first}")
-    models = (first, settings.then) if settings.then else (first,)
+    models = (first, *settings.then)
     if not rest and settings.far.manifest is None:
         raise UsageError("name songs, or a list of them with --manifest")
     return models, rest

@@ -43,8 +43,9 @@ RUN_EXAMPLES = """\
   ortsep run htdemucs song.mp3 --two-stems vocals
   ortsep run htdemucs album/ -o stems --format flac --skip-existing
   ortsep run htdemucs larsnet song.mp3
-      a second model takes apart a stem of the first one, here the drums;
-      MODEL@STEM says which stem, where the model itself does not
+      a second model takes apart a stem of the first one, here the drums, a
+      third one a stem of these, and so on; MODEL@STEM says which stem, where
+      the model itself does not
   ffmpeg -i film.mkv -f wav - | ortsep run htdemucs - --stems vocals -o -
 """
 EXPORT = "Make an ONNX model from a checkpoint."

@@ -26,8 +26,8 @@ class RunSettings:
     """How a run goes and what it tells, as typed."""
 
     model: str | None = None
-    then: str | None = None
-    """A second model behind the first: MODEL or MODEL@STEM."""
+    then: tuple[str, ...] = ()
+    """Further models behind the first: MODEL or MODEL@STEM."""
     recursive: bool = False
     jobs: int = 1
     raw: str | None = None

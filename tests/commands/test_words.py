@@ -48,23 +48,26 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_first_word_is_the_model_and_a_second_one_only_where_it_can_be_no_song(place: Path) -> None:
-    assert tell_apart(["waves", "song.wav"], None, None).models == ("waves",)
-    assert tell_apart(["waves", "masks@drums", "song.wav"], None, None).models == ("waves", "masks@drums")
-    assert tell_apart(["waves", "song.wav"], None, "masks@drums").models == ("waves", "masks@drums")
-    assert tell_apart(["waves", "masks"], None, None).songs == ("masks",)  # nothing else would be left to separate
+    assert tell_apart(["waves", "song.wav"], None).models == ("waves",)
+    assert tell_apart(["waves", "masks@drums", "song.wav"], None).models == ("waves", "masks@drums")
+    assert tell_apart(["waves", "song.wav"], None, ("masks@drums",)).models == ("waves", "masks@drums")
+    assert tell_apart(["waves", "masks"], None).songs == ("masks",)  # nothing else would be left to separate
+    three = tell_apart(["waves", "masks@drums", "hybrid@a", "song.wav"], None)
+    assert three.models == ("waves", "masks@drums", "hybrid@a") and three.songs == ("song.wav",)
+    assert tell_apart(["song.wav"], "waves", ("masks@drums", "hybrid@a")).models == three.models
     song(place / "masks" / "a.wav")
-    assert tell_apart(["waves", "masks", "song.wav"], None, None).songs == ("masks", "song.wav")
+    assert tell_apart(["waves", "masks", "song.wav"], None).songs == ("masks", "song.wav")
     shutil.copy(next((GRAPHS / "masks").glob("*.onnx")), place / "masks")
-    assert tell_apart(["waves", "masks", "song.wav"], None, None).songs == ("masks", "song.wav")
-    assert tell_apart(["song.wav", "masks"], "waves", None).songs == ("song.wav", "masks")
-    assert tell_apart(["waves", "song.wav"], "waves", None).songs == ("song.wav",)
+    assert tell_apart(["waves", "masks", "song.wav"], None).songs == ("masks", "song.wav")
+    assert tell_apart(["song.wav", "masks"], "waves").songs == ("song.wav", "masks")
+    assert tell_apart(["waves", "song.wav"], "waves").songs == ("song.wav",)
 
 
 def test_without_a_model_one_that_is_ready_is_taken_and_said(place: Path) -> None:
     with pytest.raises(UsageError, match=r"ortsep run spleeter:2stems song\.wav .* htdemucs"):
-        tell_apart(["song.wav"], None, None)
+        tell_apart(["song.wav"], None)
     shutil.copytree(GRAPHS / "waves", place / "home" / "ortsep" / "models" / "umxhq")
-    assert tell_apart(["song.wav"], None, None).models == ("umxhq",)
+    assert tell_apart(["song.wav"], None).models == ("umxhq",)
     done = ortsep("run", "song.wav", cwd=place)
     assert done.returncode == 0 and "no model was named: umxhq is taken" in done.stderr
 
@@ -72,7 +75,7 @@ def test_without_a_model_one_that_is_ready_is_taken_and_said(place: Path) -> Non
 @pytest.mark.parametrize("words", [[""], ["waves", ""], ["waves", "song.wav", ""]])
 def test_an_empty_name_is_no_song(place: Path, words: list[str]) -> None:
     with pytest.raises(UsageError, match="no name at all"):
-        tell_apart(words, None, None)
+        tell_apart(words, None)
     assert ortsep("run", *words, cwd=place).returncode == 2
     assert not (place / "separated").exists()
 

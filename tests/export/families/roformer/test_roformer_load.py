@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from roformer_cases import BS, HOP, MEL, N_FFT, noise
@@ -105,6 +106,31 @@ def test_a_file_becomes_a_model_that_separates_as_msst(arch: Architecture, snr: 
     mono = np.repeat(noise(1, 2 * CHUNK), 2, axis=0)
     assert snr(reference.separate(mono)[0], separator.separate(mono)["Vocals"]) >= 100.0
     assert not any(stem.any() for stem in separator.separate(np.zeros((2, 2 * CHUNK), np.float32)).values())
+
+
+def test_three_models_one_behind_the_other_from_the_command_line(snr: Snr, tmp_path: Path) -> None:
+    """A voice, its voice without reverb, the lead of that: each stem is what the models give one by one."""
+    names, folders = (("Vocals", "Band"), ("noreverb", "reverb"), ("lead", "back")), []
+    for seed, (arch, stems) in enumerate(zip((ONE, TWO, ONE), names, strict=True)):
+        settings = config(arch)
+        target = stems[0] if arch.stems == 1 else None
+        settings["training"] = {"instruments": list(stems), "target_instrument": target}
+        path = saved(tmp_path, arch, settings)
+        torch.save({k: torch.from_numpy(v) for k, v in random_state(arch, seed).items()}, path)
+        folders.append(export_model(str(path), Choice(), tmp_path / stems[0]).folder)
+    mix = noise(2, 3 * CHUNK + 77) * np.float32(0.1)
+    soundfile.write(tmp_path / "song.wav", mix.T, 44100, subtype="FLOAT")
+    fed, expected = mix, {}
+    for folder, (first, second) in zip(folders, names, strict=True):
+        stems = Separator(folder, provider="cpu", threads=1).separate(fed)
+        fed, expected[second] = stems[first], stems[second]
+    words = [str(folders[0]), f"{folders[1]}@Vocals", f"{folders[2]}@noreverb", str(tmp_path / "song.wav")]
+    done = CliRunner().invoke(app, ["run", *words, "-o", str(tmp_path / "stems"), "--template", "{stem}.{ext}"])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.stem for p in (tmp_path / "stems").glob("*.wav")) == ["Band", "back", "lead", "reverb"]
+    for name, stem in {**expected, "lead": fed}.items():
+        written = soundfile.read(tmp_path / "stems" / f"{name}.wav", dtype="float32")[0].T
+        assert snr(stem, written) >= 100.0, name
 
 
 def test_the_command_exports_and_validates_a_file(tmp_path: Path) -> None:
