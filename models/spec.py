@@ -11,6 +11,7 @@ from typing import Literal
 
 from ortsep.base.errors import ModelError
 from ortsep.models.axes import OURS, well_formed
+from ortsep.models.bands import Bands
 from ortsep.models.cuts import MAX_SAMPLES, Blocks, Border, Chunks, Fixed, Free, Join, Stepped
 from ortsep.models.decode import check, decode
 from ortsep.models.formats import FORMAT, upgraded
@@ -44,13 +45,14 @@ __all__ = [
 
 METADATA_KEY = "ortsep"
 
-Domain = Literal["waveform", "magnitude", "complex", "hybrid"]
+Domain = Literal["waveform", "magnitude", "complex", "hybrid", "bands"]
 
 OUTPUTS = {
     "waveform": ("stems",),
     "magnitude": ("masks", "stem_magnitudes"),
     "complex": ("stem_spectra", "masks", "part_masks"),
     "hybrid": ("hybrid",),
+    "bands": ("masks",),
 }
 """What the graphs of each domain may give."""
 
@@ -276,6 +278,8 @@ class ModelSpec:
     """The inverse transform where it is not that of ``stft``; a graph may then give more frames than it takes."""
     chunks: Chunks | None = None
     blocks: Blocks | None = None
+    bands: Bands | None = None
+    """What a graph of bands hears, whose one mask is for the first of two stems, and what it leaves for the second."""
     normalization: Normalization = Normalization()
     filter: Filter | None = None
     gains: tuple[float, ...] = ()
@@ -310,10 +314,14 @@ class ModelSpec:
         check(all(0.0 < gain <= 16.0 for gain in self.gains), f"gains {self.gains}")
         check(1000 <= self.sample_rate <= 768_000, f"sample rate {self.sample_rate}")
         check(1 <= self.channels <= 64, f"{self.channels} channels")
-        check((self.stft is None) == (self.domain == "waveform"), f"domain {self.domain} and its STFT don't agree")
+        plain = self.domain in ("waveform", "bands")
+        check((self.stft is None) == plain, f"domain {self.domain} and its STFT don't agree")
         check(self.inverse is None or self.stft is not None, "an inverse STFT without an STFT")
         if self.domain == "magnitude":
             check(self.blocks is not None and self.filter is not None, "a magnitude graph needs blocks and a filter")
+        elif self.domain == "bands":
+            check(self.bands is not None and self.bands.rate == self.sample_rate, "a graph of bands needs the song's")
+            check(len(self.stems) == 2 == self.channels and not self.bag, "a graph of bands gives two stems of two")
         else:
             check(self.chunks is not None, f"a {self.domain} graph needs chunks")
         for member in self.bag:
@@ -331,6 +339,11 @@ class ModelSpec:
     def entry(self) -> str:
         """The catalogue's name of it, if it has one."""
         return self.card or self.name
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Which of ``stems`` a graph of the model gives, all but what a mask leaves."""
+        return (0,) if self.domain == "bands" else tuple(range(len(self.stems)))
 
     @property
     def names(self) -> tuple[str, ...]:

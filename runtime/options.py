@@ -13,8 +13,10 @@ CHUNKED = ("overlap", "shifts", "seed", "tta", "denoise", "compensate")
 """The options of models that separate chunks in time."""
 FILTERED = ("niter", "softmask", "alpha", "wiener_window", "exponent", "mask_extension", "wiener", "rest")
 """The options of magnitude models, whose stems a filter makes."""
+MASKED = ("tta", "aggression", "post_process", "window", "high_end")
+"""The options of UVR's VR models, whose stems one mask makes."""
 
-TUNING = (*CHUNKED, *FILTERED, "chunk", "downmix")
+TUNING = tuple(dict.fromkeys((*CHUNKED, *FILTERED, *MASKED, "chunk", "downmix")))
 """All but what is wanted."""
 
 
@@ -30,6 +32,10 @@ class Options:
     ``mask_extension``, ``wiener`` (the family's multichannel or alpha-Wiener filter, where it is off by default),
     ``rest`` (the Wiener filter counts with one source more, for what is none of the stems asked for; Open-Unmix's does
     so for a single stem only, or with a residual).
+    VR models (``MASKED``), all as UVR: ``tta`` (the mean with windows moved by half of what counts of one),
+    ``aggression`` (percent), ``post_process`` (where a mask stays above this for long it becomes one), ``window``
+    (frames the network is given at a time), ``high_end`` (the highest bins, which the network doesn't hear, get what
+    it made of those below them, mirrored).
     An option that a model can't use is refused as soon as it is not the default.
     """
 
@@ -57,6 +63,10 @@ class Options:
     mask_extension: Literal["zeros", "average"] | None = None
     wiener: bool | None = None
     rest: bool = False
+    aggression: int | None = None
+    post_process: float | None = None
+    window: int | None = None
+    high_end: bool = False
 
     def __post_init__(self) -> None:
         stems = (self.stems,) if isinstance(self.stems, str) else self.stems
@@ -67,7 +77,7 @@ class Options:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, number(name, value, least, most, whole=whole))
-        for name in ("residual", "downmix", "tta", "denoise", "softmask", "wiener", "rest"):
+        for name in ("residual", "downmix", "tta", "denoise", "softmask", "wiener", "rest", "high_end"):
             if getattr(self, name) not in (True, False, None):
                 raise UsageError(f"{name} {getattr(self, name)!r} is neither true nor false; change that option")
         if self.mask_extension not in (None, "zeros", "average"):
@@ -108,6 +118,9 @@ _NUMBERS = (
     ("alpha", 1e-6, 16.0, False),
     ("exponent", 1e-6, 16.0, False),
     ("chunk", 1e-3, 36_000.0, False),
+    ("aggression", -50, 100, True),
+    ("post_process", 1e-3, 0.999, False),
+    ("window", 16, 1 << 16, True),
 )
 """Name, least, most, and whether it is a whole number."""
 
@@ -125,16 +138,19 @@ def number(name: str, value: Any, least: float, most: float, *, whole: bool) -> 
 def refuse_options(spec: ModelSpec, options: Options) -> None:
     """Raise UsageError for an option that differs from the default and means nothing to this model."""
     default, magnitude = Options(), spec.domain == "magnitude"
+    own = _own(spec)
 
     def changed(name: str) -> bool:
         return bool(getattr(options, name) != getattr(default, name))
 
-    for name in CHUNKED if magnitude else FILTERED:
-        if changed(name):
-            others, own = ("models of chunks", FILTERED) if magnitude else ("magnitude models", CHUNKED)
+    for name in TUNING:
+        if changed(name) and name not in (*own, "chunk", "downmix"):
+            others = " or ".join(kind for kind, names in _KINDS if name in names)
             raise UsageError(
                 f"{name} is an option of {others} and {spec.name} is none; leave it out (its own are {', '.join(own)})"
             )
+    if spec.bands is not None:
+        _refuse_of_bands(spec, options)
     if changed("seed") and not options.shifts:
         raise UsageError("seed is of the shifts and there are none; leave it out or add shifts")
     if options.shifts and not magnitude and spec.chunks is not None and not spec.chunks.max_shift:
@@ -145,8 +161,30 @@ def refuse_options(spec: ModelSpec, options: Options) -> None:
         )
     if options.downmix and spec.channels != 1:
         raise UsageError(f"downmix is for models of one channel and {spec.name} hears {spec.channels}; leave it out")
-    if options.tta and spec.channels != 2:
+    if options.tta and "shifts" in own and spec.channels != 2:
         raise UsageError(f"tta swaps the channels and {spec.name} hears {spec.channels}; leave it out")
+
+
+_KINDS = (("models of chunks", CHUNKED), ("magnitude models", FILTERED), ("VR models", MASKED))
+
+
+def _own(spec: ModelSpec) -> tuple[str, ...]:
+    """The options of models of this kind."""
+    return {"magnitude": FILTERED, "bands": MASKED}.get(spec.domain, CHUNKED)
+
+
+def _refuse_of_bands(spec: ModelSpec, options: Options) -> None:
+    bands = spec.bands
+    assert bands is not None
+    if options.chunk is not None:
+        raise UsageError(f"{spec.name} hears frames; say how many with window (--window-size) in place of chunk")
+    if options.window is not None and not bands.takes(options.window):
+        raise UsageError(
+            f"{spec.name} takes windows of a multiple of {bands.multiple} frames, and more than its context of twice "
+            f"{bands.context}, not {options.window}; UVR has 320, 512 and 1024"
+        )
+    if options.high_end and not bands.mirrored:
+        raise UsageError(f"{spec.name} hears all bins of the highest band, so high_end has none to fill; leave it out")
 
 
 def usable(models: Iterable[Any], options: Options) -> Options:
@@ -154,13 +192,16 @@ def usable(models: Iterable[Any], options: Options) -> Options:
     default, keep = Options(), {}
     for spec in (model.spec for model in models):
         magnitude = spec.domain == "magnitude"
-        names = set(FILTERED if magnitude else CHUNKED)
-        if not magnitude and not spec.chunks.max_shift:
+        names = set(_own(spec))
+        if spec.chunks is not None and not spec.chunks.max_shift:
             names -= {"shifts", "seed"}
         names -= {"compensate"} if not spec.derived or len(set(spec.gains)) != 1 else set()
         names |= {"downmix"} if spec.channels == 1 else set()
         names -= {"tta"} if spec.channels != 2 else set()
-        free = not spec.blocks.padded if magnitude else not isinstance(spec.chunks.takes, Fixed)
+        if spec.bands is not None:
+            names -= {"high_end"} if not spec.bands.mirrored else set()
+            names -= {"window"} if options.window is None or not spec.bands.takes(options.window) else set()
+        free = not spec.blocks.padded if magnitude else spec.chunks and not isinstance(spec.chunks.takes, Fixed)
         names |= {"chunk"} if free else set()
         keep.update({name: getattr(options, name) for name in names})
     return replace(default, **keep)

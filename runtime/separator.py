@@ -27,12 +27,14 @@ from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel, Cancels
 from ortsep.base.errors import AudioError, ModelError, UsageError
 from ortsep.base.threads import ahead, closed
+from ortsep.engine.bands import band_peak
+from ortsep.engine.by_band import separate_bands
 from ortsep.engine.by_chunk import Progress, separate_chunks
 from ortsep.engine.by_frame import separate_frames
 from ortsep.engine.level import Level, Statistics, spectrum_level
 from ortsep.engine.needs import refuse_larger_than_memory
 from ortsep.engine.network import Graphs, Network
-from ortsep.engine.plan import FrameRun, Run, plan_run
+from ortsep.engine.plan import BandRun, ChunkRun, FrameRun, Run, plan_run
 from ortsep.graphs.model import Model, find_model, load_model
 from ortsep.graphs.providers import choose_provider
 from ortsep.graphs.session import Observer
@@ -130,7 +132,7 @@ class Separator:
 
     def _loaded(self) -> Sequence[Any]:
         if not self._graphs.loaded:
-            self._network(range(len(self.spec.stems)))
+            self._network(self.spec.given)
         return self._graphs.loaded
 
     def _network(self, rows: Sequence[int]) -> Network:
@@ -281,6 +283,13 @@ class Separator:
             cancel.check()
             yield from separate_frames(network, run, mixture.blocks(), progress, cancel=cancel)
             return
+        if isinstance(run, BandRun) and spec.bands is not None:
+            peak = band_peak(spec.bands, _checked(mixture, cancel))
+            network = self._network(spec.given)
+            cancel.check()
+            yield from separate_bands(network, run, mixture.blocks(), peak, progress, cancel=cancel)
+            return
+        assert isinstance(run, ChunkRun)
         level, standard = Level(), None
         if run.levels == "track":
             statistics = Statistics()

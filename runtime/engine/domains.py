@@ -12,8 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from ortsep.base.arrays import C64, F32
+from ortsep.engine.bands import band_spectrum
 from ortsep.engine.level import Level, level_of
 from ortsep.engine.stft import as_channels, from_channels, istft, stft
+from ortsep.models.bands import Bands
 from ortsep.models.spec import STFT, ModelSpec
 
 
@@ -161,11 +163,33 @@ class Magnitude(Domain):
         return magnitude
 
 
+@dataclass(frozen=True)
+class Banded(Domain):
+    """``magnitude`` [B,C,F,T] of a spectrum of several bands, by the song's peak, to ``masks`` [B,1,C,F,t] of the
+    frames in the middle, T less the context on both sides."""
+
+    inputs = ("magnitude",)
+
+    def example(self, mix: F32) -> Mapping[str, F32]:
+        """The first window of the song."""
+        bands = self.bands
+        spectrum = band_spectrum(bands, mix)[..., : bands.window - bands.context]
+        heard = np.zeros((2, bands.bins, bands.window), np.float32)
+        heard[..., bands.context : bands.context + spectrum.shape[-1]] = np.abs(spectrum)
+        return {"magnitude": heard[None] / (heard.max() or np.float32(1))}
+
+    @property
+    def bands(self) -> Bands:
+        assert self.spec.bands is not None  # ModelSpec checks that its domain has them
+        return self.spec.bands
+
+
 DOMAINS: dict[str, type[Domain]] = {
     "waveform": Waveform,
     "hybrid": Hybrid,
     "complex": Complex,
     "magnitude": Magnitude,
+    "bands": Banded,
 }
 
 

@@ -6,13 +6,15 @@ and the sum that chunks are added to. What a graph needs inside is not known, so
 
 from ortsep.base.errors import ModelError
 from ortsep.base.memory import available
-from ortsep.engine.plan import ChunkRun, FrameRun, Run
+from ortsep.engine.plan import BandRun, ChunkRun, FrameRun, Run
 from ortsep.engine.stft import frame_count
 from ortsep.models.spec import ModelSpec, Stepped
 
 
 def needed(spec: ModelSpec, run: Run) -> int:
     """Bytes that the run takes at least at a time."""
+    if isinstance(run, BandRun):
+        return 4 * _of_bands(spec, run)
     return 4 * (_of_frames(spec, run) if isinstance(run, FrameRun) else _of_chunks(spec, run))
 
 
@@ -43,6 +45,13 @@ def _of_frames(spec: ModelSpec, run: FrameRun) -> int:
         frames = max(frames, min(run.filtering.window, run.frames))
     mixture = 2 * channels * frames * (spec.stft.n_fft // 2 + 1)
     return mixture + channels * frames * spec.stft.bins * (1 + len(run.estimated))
+
+
+def _of_bands(spec: ModelSpec, run: BandRun) -> int:
+    """Numbers of four bytes."""
+    assert spec.bands is not None
+    frames = spec.channels * spec.bands.bins
+    return frames * (3 * run.window + run.counted * (1 + 2 * len(run.rows)))
 
 
 def refuse_larger_than_memory(spec: ModelSpec, run: Run) -> None:

@@ -202,7 +202,8 @@ class Network:
                 )
 
     def estimate(self, magnitude: F32, cancel: Cancel | None = None) -> F32:
-        """A magnitude graph's masks or stem magnitudes [B, S wanted, C, F, T] for [B, C, F, T]."""
+        """A magnitude graph's masks or stem magnitudes [B, S wanted, C, F, T] for [B, C, F, T]; a graph of bands gives
+        those of the frames in the middle."""
         (group,) = self._groups
         results = np.empty(0, np.float32)
         for session, shares in group.graphs:
@@ -218,11 +219,13 @@ class Network:
         return results
 
     def _check_estimate(self, output: F32, magnitude: F32, session: Session) -> None:
-        """Raise ModelError for estimates of other bins or frames than were heard."""
-        if output.ndim != 5 or output.shape[-2:] != magnitude.shape[-2:] or len(output) != len(magnitude):
+        """Raise ModelError for estimates of other bins or frames than were heard, or than count of them."""
+        context = self.spec.bands.context if self.spec.bands is not None else 0
+        bins, frames = magnitude.shape[-2:]
+        if output.ndim != 5 or output.shape[-2:] != (bins, frames - 2 * context) or len(output) != len(magnitude):
             raise ModelError(
-                f"{session.path.name} gives {list(output.shape)} for {list(magnitude.shape)}, where bins "
-                "and frames should be the same; export it again"
+                f"{session.path.name} gives {list(output.shape)} for {list(magnitude.shape)}, where its spec says "
+                f"{bins} bins and {frames - 2 * context} frames; export it again"
             )
 
     def example(self, mix: F32) -> dict[str, F32]:

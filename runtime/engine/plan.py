@@ -1,6 +1,7 @@
 """What a run will do, before anything is loaded: (spec, options, samples, wanted) to a frozen plan that can be printed.
 
-A plan is of chunks in time, or of the frames of one STFT whose stems a filter makes (magnitude models).
+A plan is of chunks in time, of the frames of one STFT whose stems a filter makes (magnitude models), or of those of a
+spectrum of several bands that one mask divides (VR models).
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ from typing import Literal
 import numpy as np
 
 from ortsep.base.arrays import F32
+from ortsep.engine.bands import band_frames, heard_samples
 from ortsep.engine.chunks import Plan, make_plan
 from ortsep.engine.stft import frame_count
+from ortsep.models.bands import Bands
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
 from ortsep.options import Options, change_blocks, change_chunks, change_filter, refuse_options
 
@@ -136,7 +139,61 @@ class FrameRun:
         )
 
 
-Run = ChunkRun | FrameRun
+@dataclass(frozen=True)
+class BandRun:
+    """Frames of a spectrum of several bands, in windows of which the middle counts. ``rows``: the wanted ones of the
+    two stems, of which the mask is the first's."""
+
+    samples: int
+    rate: int
+    rows: tuple[int, ...]
+    frames: int
+    window: int
+    context: int
+    step: int
+    """Frames from one window to the next."""
+    exponents: tuple[float, float]
+    """Of the mask, below the split row and from it on."""
+    post_process: float | None
+    high_end: bool
+    lost: int
+    """Samples at the song's end that are silent in the stems."""
+
+    @property
+    def counted(self) -> int:
+        """Frames of a window that count."""
+        return self.window - 2 * self.context
+
+    @property
+    def tta(self) -> bool:
+        """Whether every frame is the mean of two windows'."""
+        return self.step < self.counted
+
+    @property
+    def starts(self) -> range:
+        """The first frame that counts, window by window."""
+        return range(self.step - self.counted, self.frames, self.step)
+
+    @property
+    def runs(self) -> int:
+        """How many times the graph runs."""
+        return len(self.starts)
+
+    def __str__(self) -> str:
+        below, above = self.exponents
+        more = ", post-processed" * (self.post_process is not None) + ", the high end filled" * self.high_end
+        return "\n".join(
+            [
+                f"song: {self.samples} samples at {self.rate} Hz ({self.samples / self.rate:.2f} s), whose peak is "
+                "measured in a pass of its own",
+                f"frames: {self.frames}, in windows of {self.window}, of which {self.counted} count, every {self.step}",
+                f"mask: to the power of {below:.3g}, from the split row on {above:.3g}{more}",
+                f"runs of the graph: {self.runs}",
+            ]
+        )
+
+
+Run = ChunkRun | FrameRun | BandRun
 
 
 def plan_run(spec: ModelSpec, options: Options, samples: int, wanted: Sequence[int]) -> Run:
@@ -147,6 +204,8 @@ def plan_run(spec: ModelSpec, options: Options, samples: int, wanted: Sequence[i
     refuse_options(spec, options)
     if spec.domain == "magnitude":
         return _of_frames(spec, options, samples, wanted)
+    if spec.bands is not None:
+        return _of_bands(spec, spec.bands, options, samples, wanted)
     assert spec.chunks is not None
     chunks = change_chunks(spec.chunks, options.chunk, spec)
     plan = make_plan(samples, chunks, overlap=options.overlap, shifts=options.shifts, seed=options.seed)
@@ -172,3 +231,31 @@ def _of_frames(spec: ModelSpec, options: Options, samples: int, wanted: Sequence
         filtering=filtering,
         rest=rest,
     )
+
+
+def _of_bands(spec: ModelSpec, bands: Bands, options: Options, samples: int, wanted: Sequence[int]) -> BandRun:
+    window = options.window or bands.window
+    counted = window - 2 * bands.context
+    frames = band_frames(bands, heard_samples(bands, samples))
+    return BandRun(
+        samples=samples,
+        rate=spec.sample_rate,
+        rows=tuple(wanted),
+        frames=frames,
+        window=window,
+        context=bands.context,
+        step=counted // 2 if options.tta else counted,
+        exponents=exponents(bands.aggression if options.aggression is None else options.aggression, bands.inverted),
+        post_process=options.post_process,
+        high_end=options.high_end,
+        lost=max(0, samples - bands.hop * (frames - 1)),
+    )
+
+
+def exponents(aggression: int, inverted: bool) -> tuple[float, float]:
+    """Of a mask, below the split row and from it on, for UVR's aggression in percent (``adjust_aggr``)."""
+    if not aggression:
+        return 1.0, 1.0
+    strength = 2 * aggression / 100
+    strength = 1 - strength if inverted else strength
+    return 1 + strength / 3, 1 + strength

@@ -95,7 +95,7 @@ def load_model(reference: str | Path, sample_rate: int = PLAIN_RATE) -> Model:
     else:
         file, spec = foreign_folder(folder, graphs, sample_rate)
     everything = (1.0,) * len(spec.stems)
-    members = spec.bag or (Member(file.name, everything, tuple(range(len(spec.stems)))),)
+    members = spec.bag or (Member(file.name, everything, spec.given),)
     if (folder / MANIFEST).exists():
         spec = spec.renamed(read_manifest(folder / MANIFEST, len(spec.names)))
     if not path.is_dir() and spec.bag and not _inseparable(spec):

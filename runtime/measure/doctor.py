@@ -50,7 +50,7 @@ def golden_feeds(model: Model) -> tuple[Path, dict[str, npt.NDArray[Any]]]:
     By the graph's own names, axes and types, whosever it is.
     """
     graphs = Graphs(model, provider="cpu")
-    ours = _our_feeds(model, Network(graphs, range(len(model.spec.stems))))
+    ours = _our_feeds(model, Network(graphs, model.spec.given))
     first = model.members[0]
     return model.file(first), graphs.session(first).given(ours)
 
@@ -62,6 +62,9 @@ def _our_feeds(model: Model, network: Network) -> dict[str, F32]:
         batch = spec.blocks.batch if spec.blocks.padded else 1
         shape = (batch, spec.channels, spec.stft.bins, spec.blocks.frames)
         return {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
+    if spec.bands is not None:
+        shape = (1, 2, spec.bands.bins, spec.bands.window)
+        return {"magnitude": noise.uniform(0, 1, shape).astype(np.float32)}
     assert spec.chunks is not None
     plan = make_plan(spec.chunks.length, spec.chunks)
     length = network.reading(next(plan.chunks()), plan.segment).length
