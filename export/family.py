@@ -197,6 +197,21 @@ def wanted_stems(available: tuple[str, ...], stems: tuple[str, ...], where: obje
     return tuple(stem for stem in available if not stems or stem in stems)
 
 
+def with_the_rest(stems: tuple[str, ...], rest: str, wanted: tuple[str, ...], where: object) -> tuple[str, ...]:
+    """The stems of a network that are asked for; what a single one leaves of the mixture, ``rest``, comes with it.
+
+    Raises UsageError for a stem that isn't there, and for the rest alone.
+    """
+    rest = rest if len(stems) == 1 else ""
+    found = wanted_stems((*stems, *filter(None, [rest])), wanted, where)
+    if found == (rest,):
+        raise UsageError(
+            f"{rest} of {where} is the mixture without {stems[0]}, so it can't be exported alone; choose it when "
+            "running the model"
+        )
+    return tuple(stem for stem in stems if stem in found)
+
+
 def refuse_config(card: Card, choice: Choice) -> None:
     """Raise UsageError for a configuration beside weights that are no file of the user's, which it would not change."""
     if choice.config is not None and choice.path is None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 
 from ortsep.base.arrays import F32
-from ortsep.base.errors import UsageError, WeightsError
-from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo, wanted_stems
+from ortsep.base.errors import WeightsError
+from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo, with_the_rest
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, name_stems, open_checkpoint
 from ortsep.export.weights.msst_demix import cuts, demix, normalization
@@ -178,13 +178,8 @@ class Source:
 
         Raises UsageError for a stem that isn't there, or not without another.
         """
-        rest = self.settings.rest if len(self.stems) == 1 else ""
-        if wanted_stems((*self.stems, *filter(None, [rest])), choice.stems, self.name) == (rest,):
-            raise UsageError(
-                f"{rest} of {self.name} is the mixture without {self.stems[0]}, so it can't be exported alone; "
-                "choose it when running the model"
-            )
-        return tuple(row for row, stem in enumerate(self.stems) if not choice.stems or stem in choice.stems)
+        stems = with_the_rest(self.stems, self.settings.rest, choice.stems, self.name)
+        return tuple(map(self.stems.index, stems))
 
     def facts(self, rows: tuple[int, ...]) -> dict[str, Any]:
         """Arguments of a spec."""

@@ -134,13 +134,13 @@ def _original(model: Model, choice: Choice) -> Original:
     choice = replace(choice, stems=stems)
     if known:
         return open_named(spec.entry, choice)
+    card = next((card.name for card in catalogue().values() if card.family == spec.family), spec.entry)
+    if choice.path is None or not is_checkpoint(str(choice.path)):
+        return open_named(card, choice)
     try:
-        card = next(card for card in catalogue().values() if card.family == spec.family)
-        return open_named(card.name, choice)
-    except (StopIteration, WeightsError):
-        if choice.path is None or not is_checkpoint(str(choice.path)):
-            raise
         return open_named(str(choice.path), replace(choice, path=None))
+    except WeightsError:
+        return open_named(card, choice)
 
 
 def _signals(model: Model, songs: Sequence[Path], seconds: float) -> Iterator[tuple[str, F32]]:

@@ -18,7 +18,7 @@ from ortsep.base.errors import UsageError, WeightsError
 from ortsep.export.families.mdx_net.double import run_double
 from ortsep.export.families.mdx_net.graph import build_graph
 from ortsep.export.families.mdx_net.network import ConvTDFNet, Shape, load_network, parameter_count
-from ortsep.export.family import Choice, Complex, Float, Original, refuse_a_part, stereo
+from ortsep.export.family import Choice, Complex, Float, Original, stereo, with_the_rest
 from ortsep.export.graph.rename import with_our_tensors
 from ortsep.export.passes import optimize
 from ortsep.export.weights.frontdoor import Checkpoint
@@ -191,7 +191,7 @@ def load(card: Card, choice: Choice) -> MdxNet:
 
     Raises what ``fetch`` raises, FileMissing, WeightsError, UsageError.
     """
-    refuse_a_part(card, choice.stems, "the second one is the mixture less the first")
+    with_the_rest(card.stems[:1], card.stems[1], choice.stems, card.name)
     if choice.seed is not None:
         return _random(card, choice.seed)
     path = choice.path
@@ -215,9 +215,9 @@ def load(card: Card, choice: Choice) -> MdxNet:
 
 def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> MdxNet:
     """The model in a recognised .ckpt, whose hyper_parameters are read too. Raises WeightsError, UsageError."""
-    if choice.stems:
-        raise UsageError(f"{checkpoint.path} gives one stem, and the rest is the mixture less it; leave --stems out")
-    return from_file(checkpoint.path, Wishes())
+    made = from_file(checkpoint.path, Wishes())
+    with_the_rest(made.spec.stems, made.spec.names[1], choice.stems, checkpoint.path)
+    return made
 
 
 def from_file(path: Path, wishes: Wishes, entry: Entry | None = None) -> MdxNet:

@@ -15,12 +15,13 @@ import torch
 from foreign import files, hosts
 
 from ortsep.base.errors import UsageError, WeightsError
-from ortsep.export.exporter import write_export
+from ortsep.export.exporter import export_model, write_export
 from ortsep.export.families.mdx_net.double import run_double
 from ortsep.export.families.mdx_net.graph import build_graph
 from ortsep.export.families.mdx_net.network import ConvTDFNet, Shape, load_network, read_shape
 from ortsep.export.families.mdx_net.original import from_file, load
 from ortsep.export.family import Choice, open_original
+from ortsep.export.validate import validate_model
 from ortsep.export.weights.frontdoor import open_checkpoint
 from ortsep.export.weights.random_weights import randomise
 from ortsep.graphs.session import Session
@@ -104,8 +105,19 @@ def test_a_checkpoint_through_the_front_door(tmp_path: Path) -> None:
     assert opened.architecture.family == "mdx_net"
     original = open_original(opened, Choice(path=opened.path))
     assert original.spec.names == ("vocals", "instrumental") and "compensate" in original.spec.notes[-1]
-    with pytest.raises(UsageError, match="gives one stem"):
-        open_original(opened, Choice(path=opened.path, stems=("vocals",)))
+    with pytest.raises(UsageError, match=r"instrumental of .*Mine\.ckpt is the mixture without vocals"):
+        open_original(opened, Choice(path=opened.path, stems=("instrumental",)))
+
+
+def test_an_export_is_validated(tmp_path: Path) -> None:
+    """Which names the stems that the graph gives: the other one comes with them."""
+    made = export_model(str(checkpoint(tmp_path / "Mine.ckpt")), Choice(), tmp_path / "out")
+    report = validate_model(made.folder, choice=Choice(path=tmp_path / "Mine.ckpt"), seconds=0.5)
+    assert report.ok and {f.stage.split(":")[0] for f in report.figures} == {"transform", "graph", "end to end"}
+    card = find_card("UVR_MDXNET_9482")
+    assert load(card, Choice(seed=0, stems=("vocals",))).spec.names == card.stems
+    with pytest.raises(UsageError, match="instrumental of UVR_MDXNET_9482 is the mixture without vocals"):
+        load(card, Choice(seed=0, stems=("instrumental",)))
 
 
 def test_the_catalogue_has_all_of_uvr_s_files() -> None:
