@@ -6,17 +6,25 @@ says that a song is done goes last.
 """
 
 import contextlib
+import functools
 import json
+import random
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ortsep.base.errors import AudioError, FileMissing, MissingDependency, OrtsepError, OutputError, UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "memory")
 """Protocols whose stores show an object only when all of it is there."""
 _PIECE = 1 << 20
+_WAITS = (0.5, 1.0, 2.0)
+"""Seconds before a transfer is tried again, times 0.5 to 1.5 by chance: clients of one store shall not come in step."""
 
 
 class RemoteError(OrtsepError, OSError):
@@ -63,6 +71,22 @@ def _first(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+def _patient(step: Callable[P, R]) -> Callable[P, R]:
+    """Try again what a store's hiccup or a cut connection ended; the last error is raised as it is."""
+
+    @functools.wraps(step)
+    def tried(*args: P.args, **kwargs: P.kwargs) -> R:
+        for wait in _WAITS:
+            try:
+                return step(*args, **kwargs)
+            except RemoteError:
+                time.sleep(wait * random.uniform(0.5, 1.5))
+        return step(*args, **kwargs)
+
+    return tried
+
+
+@_patient
 def fetch(url: str, folder: Path) -> Path:
     """The song at ``url`` as a file in ``folder``, under its own name. Raises FileMissing, RemoteError, AudioError.
 
@@ -72,6 +96,7 @@ def fetch(url: str, folder: Path) -> Path:
     target = folder / (PurePosixPath(path).name or "song")
     with _saying(url):
         size = system.info(path).get("size")
+        target.unlink(missing_ok=True)  # what a cut transfer left
         with system.open(path, "rb", cache_type="readahead") as source, target.open("xb") as file:
             while part := source.read(_PIECE):
                 file.write(part)
@@ -82,6 +107,7 @@ def fetch(url: str, folder: Path) -> Path:
     return target
 
 
+@_patient
 def deliver(file: Path, url: str) -> None:
     """Put a finished file at ``url``, whole or not at all. Raises OutputError, RemoteError."""
     system, path = opened(url)
@@ -101,6 +127,7 @@ def deliver(file: Path, url: str) -> None:
             raise
 
 
+@_patient
 def identity(url: str) -> dict[str, Any]:
     """What tells an object's content from that of another without reading it: size, and what the store gives of an
     ETag, a checksum or a time."""
@@ -111,6 +138,7 @@ def identity(url: str) -> dict[str, Any]:
     return {"url": url, **{name: str(known[name]) for name in names if known.get(name) is not None}}
 
 
+@_patient
 def recorded(url: str) -> dict[str, Any]:
     """The record that a former run left at ``url``; empty where there is none that can be read."""
     system, path = opened(url)
@@ -122,6 +150,7 @@ def recorded(url: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+@_patient
 def all_there(urls: Mapping[str, str], sizes: Mapping[str, int]) -> bool:
     """Whether every stem is where it belongs, with the size that was written."""
     for name, url in urls.items():
@@ -135,8 +164,12 @@ def all_there(urls: Mapping[str, str], sizes: Mapping[str, int]) -> bool:
     return True
 
 
-def globbed(url: str, endings: tuple[str, ...]) -> Iterator[str]:
-    """The songs at an address: those that match its wildcards, or lie in the folder that it is, or itself."""
+@_patient
+def globbed(url: str, endings: tuple[str, ...]) -> list[str]:
+    """The songs at an address: those that match its wildcards, or lie in the folder that it is, or itself.
+
+    Raises FileMissing where there is none, and RemoteError.
+    """
     system, path = opened(url)
     with _saying(url):
         if any(character in path for character in "*?["):
@@ -147,9 +180,10 @@ def globbed(url: str, endings: tuple[str, ...]) -> Iterator[str]:
             found = [path]
         if not found:
             raise FileMissing(f"{url} matches no song; check the address")
-    yield from (str(system.unstrip_protocol(p)) for p in found)
+    return [str(system.unstrip_protocol(p)) for p in found]
 
 
+@_patient
 def head(url: str, folder: Path, count: int = 1 << 20) -> Path:
     """The beginning of the song at ``url``, for its header. Raises FileMissing, RemoteError."""
     system, path = opened(url)
