@@ -1,5 +1,7 @@
 """The HTTP face of a server: routes only; what they do is in ``ortsep.server.service``."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ from ortsep.server.worker import PAGE, RESULT
 _PAGE = Path(__file__).with_name("page")
 _BASE = "/v1/separations"
 _ID = _BASE + "/{id}"
+_DRAWING = 120.0
+"""Seconds after a job's end within which its pictures must be there: an hour of song takes about 90."""
 _UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -200,6 +204,12 @@ def _add_results(app: FastAPI, service: Service) -> None:
 
     @app.get(_ID + "/pictures", summary="Outlines and spectrograms, for drawing", responses=described(401, 404, 409))
     async def drawn(id: str) -> Response:
+        """Drawn after the job is done: the answer waits for them a while."""
+        job = service.finished(id)
+        while not service.has(job, RESULT) and time.time() < (job.finished or 0) + _DRAWING:
+            await asyncio.sleep(0.1)
+        if not service.has(job, RESULT):
+            raise Problem(404, "nothing is drawn of this separation; its stems are there")
         return FileResponse(service.beside(id, RESULT), media_type="application/json", headers=private)
 
     @app.get(_ID + "/report", summary="The report page", responses=described(401, 404, 409))

@@ -186,6 +186,10 @@ class Service:
             raise Problem(404, f"this separation has no {name}; ask for it when you send the song")
         return path
 
+    def has(self, job: Job, name: str) -> bool:
+        """Whether a file of this name lies beside a job's song."""
+        return (self._jobs / job.id / name).is_file()
+
     def song(self, id_: str) -> Path:
         job = self.get(id_)
         return self._jobs / job.id / job.file

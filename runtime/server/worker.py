@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -104,7 +104,9 @@ def work(connection: Connection, limits: Limits) -> None:
     with contextlib.suppress(KeyboardInterrupt, OSError):
         while (order := orders.get()) is not None:
             try:
-                connection.send(("done", _separate(order, limits, loaded, running, connection)))
+                document, drawing = _separate(order, limits, loaded, running, connection)
+                connection.send(("done", document))
+                drawing()
             except OrtsepError as error:
                 connection.send(("failed", str(error).replace(f"{order.folder}/{order.file}", "the song")))
             except MemoryError:
@@ -117,7 +119,8 @@ def work(connection: Connection, limits: Limits) -> None:
 
 def _separate(
     order: Order, limits: Limits, loaded: Loaded, running: list[Separator | Chain], connection: Connection
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """The job's answer, and what is left to do when it has been told: drawing, for which nobody's stems should wait."""
     request = SeparationRequest.model_validate(order.request)
     options, files = request.options(), request.files(order.folder)
     song = order.folder / order.file
@@ -128,15 +131,21 @@ def _separate(
     job = Job((), {}, options, files, limits.timeout)
     with _among(running, separator):
         report = separate_task(separator, job, Task(song, targets, page), partial(_told, connection))
-    part = ("start", "duration", "downmix", "allow_truncated")
-    drawn = pictures(song, targets, **{name: getattr(files, name) for name in part})
-    (order.folder / RESULT).write_text(json.dumps(drawn), encoding="ascii")
     document = report.document()
     document["stems"] = {name: path.name for name, path in targets.items()}
     document.pop("outputs", None)
     document.pop("report", None)
     document["report"] = page is not None
-    return document
+    part = {name: getattr(files, name) for name in ("start", "duration", "downmix", "allow_truncated")}
+    return document, partial(_draw, order.folder, song, targets, part)
+
+
+def _draw(folder: Path, song: Path, targets: Mapping[str, Path], part: Mapping[str, Any]) -> None:
+    """Leave the pictures in the job's folder, whole; nothing where the job is removed meanwhile."""
+    with contextlib.suppress(OSError, OrtsepError):
+        unfinished = folder / f".{RESULT}"
+        unfinished.write_text(json.dumps(pictures(song, targets, **part)), encoding="ascii")
+        unfinished.replace(folder / RESULT)
 
 
 def _told(connection: Connection, done: float, total: float) -> None:

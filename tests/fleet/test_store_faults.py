@@ -1,4 +1,4 @@
-"""An object store that fails, is slow, or cuts its connections: every stem arrives whole, or the song fails with a sentence."""
+"""A store that fails, is slow, or cuts connections: every stem arrives whole, or its song fails with a sentence."""
 
 import http.client
 import random
@@ -14,10 +14,6 @@ import pytest
 import soundfile
 from places import GRAPHS
 
-fsspec = pytest.importorskip("fsspec")
-pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
-
 from ortsep.base.errors import OrtsepError
 from ortsep.batch import Job
 from ortsep.fleet import remote
@@ -26,6 +22,11 @@ from ortsep.fleet.run import Order, Tally, run
 from ortsep.options import Options
 from ortsep.separator import Separator
 from ortsep.songs import Files, SongReport
+
+fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("s3fs")
+moto = pytest.importorskip("moto.server")
+
 
 FACTORS = {"drums": 0.25, "vocals": 0.5}
 """What the graph ``waves`` multiplies its input by."""
@@ -143,9 +144,7 @@ def separated(count: int) -> tuple[Tally, dict[str, SongReport | OrtsepError]]:
     return tally, outcomes
 
 
-def test_faults_that_pass_cost_nothing_but_time(
-    tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faults_that_pass_cost_nothing_but_time(tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "_WAITS", (0.01,) * 8)
     noise = filled(tmp_path / "in", 5)
     chance, lock = random.Random(0), threading.Lock()

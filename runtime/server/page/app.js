@@ -152,8 +152,8 @@ async function remove(id) {
 async function listen(known) {
   shut();
   heard = known.id;
-  const pictures = await ask(known.links.pictures);
-  const seconds = pictures.signals.mixture.seconds;
+  const pictures = await ask(known.links.pictures).catch(() => ({signals: {}}));  // they can be heard undrawn
+  const seconds = known.result.seconds;
   const stems = Object.entries(known.result.stems).map(([name, url]) => ({name, url, seconds}));
   const ours = player = new Player(stems);
   $("listen-title").textContent = known.song;
@@ -188,8 +188,9 @@ function row(track, k, pictures) {
   const gain = make("input", {type: "range", min: 0, max: 2, step: 0.01, value: 1, ariaLabel: `Level of ${track.name}`,
     oninput: () => player.set(track, {level: Number(gain.value)}), ondblclick: () => { gain.value = 1; player.set(track, {level: 1}); }});
   const save = make("a", {className: "button", href: track.url + "?download=true", download: "", ariaLabel: `Download ${track.name}`}, "Save");
-  const signal = pictures.signals[track.name], level = 20 * Math.log10(Math.max(signal.rms, 1e-9));
-  const canvas = make("canvas", {role: "img", ariaLabel: `${track.name}: ${level > -100 ? level.toFixed(1).replace("-", "−") + " dB RMS" : "silent"}`});
+  const rms = pictures.signals[track.name]?.rms, level = (20 * Math.log10(rms)).toFixed(1).replace("-", "−") + " dB RMS";
+  const said = rms === undefined ? "not drawn" : rms > 1e-5 ? level : "silent";
+  const canvas = make("canvas", {role: "img", ariaLabel: `${track.name}: ${said}`});
   const head = make("div", {className: "head"}), part = make("div", {className: "part", hidden: true});
   const picture = make("div", {className: "picture"}, canvas, part, head);
   drag(picture);
