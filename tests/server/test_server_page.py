@@ -1,5 +1,7 @@
 """The page as a person meets it, in Chromium: a song goes in, stems are heard, and what sounds is measured."""
 
+import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +62,26 @@ def heard(window: Any, seconds: float = 0.6) -> np.ndarray:
     parts = window.execute_script("return window.heardSamples")
     count = min(map(len, parts))
     return np.array([part[:count] for part in parts])
+
+
+def test_what_the_microphone_hears_is_separated(serve: Serve, tmp_path: Path) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg, which reads what browsers record")
+    server = serve()
+    fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a beep each second
+    with chromium(tmp_path / "saved", flags=fake) as window:
+        window.get(server.address)
+        until(lambda: window.execute_script("return !document.getElementById('send').hidden"))
+        button = window.find_element("id", "record")
+        button.click()
+        until(lambda: button.text.startswith("Stop 0:03"))
+        button.click()
+        until(lambda: window.execute_script("return Boolean(player) && !document.getElementById('play').disabled"))
+        assert button.text == "Record"
+        assert re.match(r"recording [0-9.]+\.webm", window.find_element("id", "listen-title").text)
+        assert 2.5 < window.execute_script("return player.length") < 6
+        assert window.execute_script("return player.pictures.signals.mixture.peak") > 0.01
+        assert not complaints(window)
 
 
 def test_a_song_is_sent_heard_mixed_and_saved(serve: Serve, song: Path, tmp_path: Path) -> None:

@@ -85,6 +85,35 @@ function sendOne(file) {
   request.send(form);
 }
 
+// What the microphone hears, as it is: the browser's own treatment of speech would take the music out.
+let recorder = null;
+async function record() {
+  if (recorder) { recorder.stop(); return; }
+  $("wrong").textContent = "";
+  const plain = {echoCancellation: false, noiseSuppression: false, autoGainControl: false};
+  const stream = await navigator.mediaDevices.getUserMedia({audio: plain}).catch(error => {
+    $("wrong").textContent = `The browser opens no microphone (${error.name}); allow it there, or choose a file.`;
+  });
+  if (!stream) return;
+  const parts = [], began = Date.now(), now = new Date();
+  const ticking = setInterval(() => { $("record").textContent = `Stop ${clock((Date.now() - began) / 1000)}`; }, 250);
+  recorder = new MediaRecorder(stream);
+  recorder.ondataavailable = event => parts.push(event.data);
+  recorder.onstop = () => {
+    clearInterval(ticking);
+    for (const track of stream.getTracks()) track.stop();
+    const kind = recorder.mimeType.match(/^[a-z]+.([a-z0-9]+)/)?.[1] || "webm";
+    recorder = null;
+    $("record").textContent = "Record";
+    $("record").setAttribute("aria-pressed", "false");
+    const moment = [now.getHours(), now.getMinutes(), now.getSeconds()].map(n => String(n).padStart(2, "0")).join(".");
+    sendOne(new File(parts, `recording ${moment}.${kind}`));
+  };
+  recorder.start(1000);
+  $("record").textContent = "Stop 0:00";
+  $("record").setAttribute("aria-pressed", "true");
+}
+
 // Jobs ---------------------------------------------------------------------------------------------------------------
 function show(known) {
   let job = jobs.get(known.id);
@@ -305,6 +334,8 @@ $("enter").addEventListener("submit", async event => {
 });
 $("send").addEventListener("submit", event => event.preventDefault());
 $("file").addEventListener("change", () => { send($("file").files); $("file").value = ""; });
+$("record").hidden = !(navigator.mediaDevices && window.MediaRecorder);  // plain http to another machine has neither
+$("record").addEventListener("click", record);
 $("model").addEventListener("change", advise);
 $("play").addEventListener("click", () => player.playing ? player.pause() : player.play());
 $("position").addEventListener("input", () => player.seek(Number($("position").value)));
