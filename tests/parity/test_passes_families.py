@@ -1,7 +1,7 @@
 """Every general pass, alone and together, on every family: on torch's own export of the network, and on ortsep's graph.
 
 The passes know nothing of families. What they are given first is what somebody has who calls ``torch.onnx.export`` on
-the original network (Spleeter's in torch, as ``spleeter_reference`` has it), then what ortsep's exporter makes of it.
+the original network (Spleeter's in torch, ``spleeter_torch``), then what ortsep's exporter makes of it.
 """
 
 import io
@@ -21,6 +21,7 @@ from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from demucs.utils import center_trim
+from spleeter_torch import unet_logits
 from torch import nn
 
 from ortsep.export.families.demucs.hdemucs import hdemucs_graph
@@ -37,7 +38,6 @@ from ortsep.export.families.moises_light.network import masks as moises_masks
 from ortsep.export.families.open_unmix.graph import Shape, random_network
 from ortsep.export.families.open_unmix.graph import build_graph as open_unmix_graph
 from ortsep.export.families.spleeter.graph import spleeter_graph
-from ortsep.export.families.spleeter.reference import unet_logits
 from ortsep.export.families.spleeter.weights import Architecture as SpleeterArchitecture
 from ortsep.export.families.spleeter.weights import networks, random_variables
 from ortsep.export.passes import apply, optimize, passes
@@ -151,9 +151,7 @@ def spleeter() -> Family:
     def stem(_: Any, magnitude: torch.Tensor) -> torch.Tensor:
         x = magnitude.swapaxes(2, 3)
         kind = np.float64 if x.dtype == torch.float64 else np.float32
-        with mock.patch(
-            "ortsep.export.families.spleeter.reference._double", lambda a: torch.from_numpy(np.array(a, kind))
-        ):
+        with mock.patch("spleeter_torch.double", lambda a: torch.from_numpy(np.array(a, kind))):
             return (torch.sigmoid(unet_logits(x, net, arch)) * x).swapaxes(2, 3)
 
     inputs = {"magnitude": np.abs(noise(1, 2, 1024, 512))}

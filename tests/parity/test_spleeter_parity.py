@@ -64,6 +64,23 @@ def test_graph_equals_the_float64_network(model: str, snr: Snr) -> None:
     assert snr(expected(model), run(model, magnitudes(architecture(model).bins)[:1])) >= 100
 
 
+@pytest.mark.parametrize("how", ["LeakyReLU ReLU", "ELU ELU", "ELU ELU softmax"])
+def test_the_float64_network_is_torchs(how: str, snr: Snr) -> None:
+    """The reference is numpy; torch's convolutions have the same padding worked out for them."""
+    torch = pytest.importorskip("torch")
+    from spleeter_torch import unet_logits
+
+    down, up, *softmax = how.split()
+    settings = Architecture(128, down, up, bool(softmax))
+    nets = networks(variables(2), 2)
+    magnitude = np.abs(np.random.default_rng(3).standard_normal((2, 2, 128, 64))) * 20
+    x = torch.from_numpy(magnitude.swapaxes(2, 3).copy())
+    logits = torch.stack([unet_logits(x, net, settings) for net in nets], 1)
+    masks = torch.softmax(logits, 1) if softmax else torch.sigmoid(logits)
+    theirs = (masks * x[:, None]).numpy().swapaxes(3, 4)
+    assert snr(theirs, reference.network(magnitude, nets, settings)) > 250
+
+
 def test_blocks_of_a_batch_do_not_mix(snr: Snr) -> None:
     both = magnitudes(1024)
     together = run("2stems", both)

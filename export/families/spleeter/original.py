@@ -58,7 +58,7 @@ class Spleeter(Original):
         """What ``network`` computes with."""
         if tensorflow_route.available():
             return "TensorFlow's operators in float64"
-        return "float64 network in torch (TensorFlow is not installed)"
+        return "float64 network in numpy (TensorFlow is not installed)"
 
     @property
     def package(self) -> str:
@@ -91,7 +91,7 @@ class Spleeter(Original):
         return reference.istft(np.asarray(spectrum, np.complex128), samples).astype(np.float32)
 
     def network(self, member: int, inputs: Mapping[str, Float]) -> dict[str, Float]:
-        """In TensorFlow where it is installed, else in torch; float64 both."""
+        """In TensorFlow where it is installed, else in numpy; float64 both."""
         magnitude, stems = inputs["magnitude"], len(self.spec.stems)
         if tensorflow_route.available():
             source = self.variables if self.prefix is None else self.prefix

@@ -1,7 +1,7 @@
 """Spleeter in float64, from its definition and independent of the graph: the oracle where TensorFlow is not installed.
 
-The network is torch's ordinary convolutions with TensorFlow's SAME padding worked out and applied explicitly; what is
-before and after it is numpy (spleeter, model/__init__.py and utils/tensor.py).
+Numpy throughout: a convolution is one product over the points of its kernel, with TensorFlow's SAME padding worked out and
+applied explicitly; what is before and after them follows spleeter's model/__init__.py and utils/tensor.py.
 """
 
 from collections.abc import Sequence
@@ -27,52 +27,51 @@ def _same(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[i
     return total // 2, total - total // 2
 
 
-def _double(array: Floats) -> Any:
-    import torch
+def _conv(x: F64, conv: Conv, stride: int = 1, dilation: int = 1) -> F64:
+    """[B, in, H, W] to [B, out, H/stride, W/stride]: one product over all points of the kernel and channels."""
+    high, wide, inputs, outputs = conv.kernel.shape
+    batch, _, *sizes = x.shape
+    rows, columns = (_same(size, kernel, stride, dilation) for size, kernel in zip(sizes, (high, wide), strict=True))
+    padded = np.pad(x, ((0, 0), (0, 0), rows, columns))
+    height, width = (-(-size // stride) for size in sizes)
+    seen = np.empty((batch, high, wide, inputs, height, width))
+    for i, j in np.ndindex(high, wide):
+        part = padded[:, :, i * dilation :: stride, j * dilation :: stride]
+        seen[:, i, j] = part[:, :, :height, :width]
+    kernel = conv.kernel.reshape(-1, outputs).T.astype(np.float64)
+    made = kernel @ seen.reshape(batch, high * wide * inputs, -1) + conv.bias[:, None]
+    return made.reshape(batch, outputs, height, width)
 
-    return torch.from_numpy(np.array(array, np.float64))
 
-
-def _conv(x: Any, conv: Conv, stride: int = 1, dilation: int = 1) -> Any:
-    from torch.nn import functional
-
-    kernel = _double(conv.kernel.transpose(3, 2, 0, 1))
-    rows = _same(x.shape[2], kernel.shape[2], stride, dilation)
-    columns = _same(x.shape[3], kernel.shape[3], stride, dilation)
-    padded = functional.pad(x, (*columns, *rows))
-    return functional.conv2d(padded, kernel, _double(conv.bias), stride=stride, dilation=dilation)
-
-
-def _deconv(x: Any, conv: Conv) -> Any:
+def _deconv(x: F64, conv: Conv) -> F64:
     """The gradient of a strided SAME convolution: all its outputs, cut where that convolution was padded."""
-    from torch.nn import functional
+    high, wide, outputs, inputs = conv.kernel.shape
+    batch, _, height, width = x.shape
+    made = conv.kernel.reshape(-1, inputs).astype(np.float64) @ x.reshape(batch, inputs, -1)
+    parts = made.reshape(batch, high, wide, outputs, height, width)
+    whole = np.zeros((batch, outputs, 2 * height + high - 2, 2 * width + wide - 2))
+    for i, j in np.ndindex(high, wide):
+        whole[:, :, i : i + 2 * height : 2, j : j + 2 * width : 2] += parts[:, i, j]
+    top, left = _same(2 * height, high, 2)[0], _same(2 * width, wide, 2)[0]
+    return whole[:, :, top : top + 2 * height, left : left + 2 * width] + conv.bias[:, None, None]
 
-    rows, columns = 2 * x.shape[2], 2 * x.shape[3]
-    whole = functional.conv_transpose2d(x, _double(conv.kernel.transpose(3, 2, 0, 1)), _double(conv.bias), stride=2)
-    top, left = _same(rows, 5, 2)[0], _same(columns, 5, 2)[0]
-    return whole[:, :, top : top + rows, left : left + columns]
 
-
-def _norm(x: Any, norm: Norm) -> Any:
+def _norm(x: F64, norm: Norm) -> F64:
     mean, variance, gamma, beta = (
-        _double(v)[None, :, None, None] for v in (norm.mean, norm.variance, norm.gamma, norm.beta)
+        v.astype(np.float64)[:, None, None] for v in (norm.mean, norm.variance, norm.gamma, norm.beta)
     )
-    return (x - mean) / (variance + EPSILON).sqrt() * gamma + beta
+    return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
 
 
-def _activate(x: Any, activation: str) -> Any:
-    from torch.nn import functional
-
-    if activation == "LeakyReLU":
-        return functional.leaky_relu(x, 0.2)
-    return functional.elu(x) if activation == "ELU" else functional.relu(x)
+def _activate(x: F64, activation: str) -> F64:
+    if activation == "ELU":
+        return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return np.maximum(x, 0.2 * x if activation == "LeakyReLU" else 0.0)
 
 
-def unet_logits(x: Any, net: UNet, architecture: Architecture) -> Any:
-    """One stem's network: torch float64 [B, 2, frames, bins] to the logits of its mask, of the same shape."""
-    import torch
-
-    skips = []
+def unet_logits(x: F64, net: UNet, architecture: Architecture) -> F64:
+    """One stem's network: [B, 2, frames, bins] to the logits of its mask, of the same shape."""
+    skips: list[F64] = []
     y = x
     for i, conv in enumerate(net.down):
         skips.append(_conv(y, conv, stride=2))
@@ -82,20 +81,20 @@ def unet_logits(x: Any, net: UNet, architecture: Architecture) -> Any:
     for conv, norm in zip(net.up, net.up_norms, strict=True):
         y = _norm(_activate(_deconv(y, conv), architecture.deconv_activation), norm)
         if skips:
-            y = torch.cat([skips.pop(), y], 1)
+            y = np.concatenate([skips.pop(), y], 1)
     return _conv(y, net.mask, dilation=2)
 
 
 def network(magnitude: Floats, nets: Sequence[UNet], architecture: Architecture) -> F64:
     """All networks on magnitudes [B, 2, bins, frames]: stem magnitudes [B, S, 2, bins, frames]."""
-    import torch
-
-    with torch.inference_mode():
-        x = _double(np.swapaxes(magnitude, 2, 3))
-        logits = torch.stack([unet_logits(x, net, architecture) for net in nets], 1)
-        masks = torch.softmax(logits, 1) if architecture.softmax else torch.sigmoid(logits)
-        stems: F64 = (masks * x[:, None]).numpy()
-    return np.swapaxes(stems, 3, 4)
+    x = np.swapaxes(magnitude, 2, 3).astype(np.float64)
+    logits = np.stack([unet_logits(x, net, architecture) for net in nets], 1)
+    if architecture.softmax:
+        raised = np.exp(logits - logits.max(1, keepdims=True))
+        masks = raised / raised.sum(1, keepdims=True)
+    else:
+        masks = 0.5 * (1 + np.tanh(0.5 * logits))
+    return np.swapaxes(masks * x[:, None], 3, 4)
 
 
 def _window() -> F64:
