@@ -4,6 +4,8 @@
 PYTHON ?= python3
 FULL := .venv
 LEAN := .venv-lean
+# What make demo needs is small, and no torch is in it; where everything is, that will do.
+DEMO := $(if $(wildcard $(FULL)/installed),$(FULL),.venv-demo)
 LEAN_TESTS := $(filter-out $(addprefix tests/,data/ export/ parity/ training/ server/ fleet/),$(wildcard tests/*/))
 # The rooms that need more than the runtime, and of the others the tests that are skipped where it is alone.
 FULL_TESTS := $(addprefix tests/,export parity training server fleet) $(shell grep -rl --include='test_*.py' \
@@ -20,15 +22,15 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  for example: make export MODEL=htdemucs WEIGHTS=random"
 
-demo: $(FULL)/installed ## Separate drums with the model that comes with ortsep, and show how well [SONG=file]
-	$(FULL)/bin/python -m training.demo demo $(if $(SONG),--song "$(SONG)")
+demo: $(DEMO)/installed ## Separate a real song with the real Spleeter, prove it, and show a page of it [SONG=file]
+	$(DEMO)/bin/python -m training.demo demo $(if $(SONG),--song "$(SONG)")
 
 wheel: $(FULL)/installed ## Build dist/*.whl, install it where there is no torch, and separate a drum track with it
 	rm -rf dist build/lib build/wheel-venv
 	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/python $(PIP_INSTALL) dist/ortsep-*.whl
-	$(FULL)/bin/python -m training.demo --track build/wheel-venv/song
+	$(FULL)/bin/python -m training.drum_demo --track build/wheel-venv/song
 	cd build/wheel-venv && bin/ortsep run drums_mini song/mixture.wav --output song/stems
 	@ls -l dist/
 
@@ -79,7 +81,7 @@ format: $(FULL)/installed ## Let ruff lay out the code
 	$(FULL)/bin/ruff format .
 
 clean: ## Remove the environments and what was built
-	rm -rf $(FULL) $(LEAN) build *.egg-info
+	rm -rf $(FULL) $(LEAN) .venv-demo build *.egg-info
 
 # Strict editable installs link the files there are: a new or removed file needs the install again, an edited one doesn't.
 build/sources: FORCE
@@ -89,6 +91,11 @@ build/sources: FORCE
 $(LEAN)/installed: pyproject.toml build/sources
 	test -x $(LEAN)/bin/python || $(PYTHON) -m venv $(LEAN)
 	$(LEAN)/bin/python $(PIP_INSTALL) $(EDITABLE) '.[test]'
+	@touch $@
+
+.venv-demo/installed: pyproject.toml build/sources
+	test -x .venv-demo/bin/python || $(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python $(PIP_INSTALL) $(EDITABLE) '.[onnx,report,test]'
 	@touch $@
 
 # torch by name and first, so that the build for CPU is taken where one is to be had; openunmix and museval are

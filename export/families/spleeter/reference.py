@@ -1,7 +1,7 @@
 """Spleeter in float64, from its definition and independent of the graph: the oracle where TensorFlow is not installed.
 
-Numpy throughout: a convolution is one product over the points of its kernel, with TensorFlow's SAME padding worked out and
-applied explicitly; what is before and after them follows spleeter's model/__init__.py and utils/tensor.py.
+Numpy throughout: a convolution is one product over the points of its kernel, with TensorFlow's SAME padding worked out
+and applied explicitly; what is before and after them follows spleeter's model/__init__.py and utils/tensor.py.
 """
 
 from collections.abc import Sequence

