@@ -11,7 +11,15 @@ from ortsep import __version__
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, OutputError, UsageError
 from ortsep.base.whole import whole_folder
-from ortsep.export.family import Choice, Downloading, Original, is_checkpoint, load_original, open_original
+from ortsep.export.family import (
+    Choice,
+    Downloading,
+    Original,
+    is_checkpoint,
+    is_own,
+    load_original,
+    open_original,
+)
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.export.weights.remembered import Made, remember
@@ -72,7 +80,7 @@ def export_model(
     """
     choice = replace(choice, say=say)
     _refuse_idle_options(name, choice)
-    if not is_checkpoint(name):  # before anything is fetched
+    if not is_checkpoint(name) and not is_own(name):  # before anything is fetched
         folder = _folder(named or find_card(name).name, output, choice.contract or precision)
         if output is None and choice.path is not None:
             _refuse_others(folder, choice.path)
@@ -81,7 +89,7 @@ def export_model(
         say(f"{original.spec.name}: {note}")
     folder = _folder(named or original.spec.name, output, choice.contract or precision)
     made = _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
-    if choice.path is not None or is_checkpoint(name):
+    if choice.path is not None or is_checkpoint(name) or is_own(name):
         weights = str(choice.path.absolute()) if choice.path else None
         config = choice.config.absolute() if choice.config else None
         where = str(Path(name).absolute()) if is_checkpoint(name) else name
@@ -120,6 +128,12 @@ def open_named(name: str, choice: Choice) -> Original:
 
     ``choice.say`` is told the licence of the weights, or what was found in the file. Raises what loading raises.
     """
+    if is_own(name):
+        from ortsep.export.own import open_own
+
+        own = open_own(name, choice)
+        choice.say(own_licence(own.spec))
+        return own
     if is_checkpoint(name):
         from ortsep.export.weights.frontdoor import open_checkpoint, text_of
 
@@ -148,7 +162,7 @@ def own_licence(spec: ModelSpec) -> str:
 
 def _refuse_idle_options(name: str, choice: Choice) -> None:
     """Raise UsageError for options that would change nothing beside these weights."""
-    own = is_checkpoint(name)
+    own = is_checkpoint(name) or is_own(name)
     if (choice.source or choice.offline) and (own or not choice.official):
         option, what = "--source" if choice.source else "--offline", name if own else "--weights"
         raise UsageError(f"{option} is for official weights, and {what} names others; leave one of them out")
@@ -186,6 +200,7 @@ def write_export(
         figures: list[Figure] = list(spec.validation)
         timing: list[Timing] = []
         for member, (file, exact) in enumerate(original.graphs(portable)):
+            figures += [figure for figure in original.spec.validation if figure not in figures]
             model = with_precision(exact, precision, say)
             if model is not exact:
                 measured, time = _cost(original, member, file, exact, model, precision)

@@ -30,6 +30,9 @@ Downloading = Callable[[str, int, int], None]
 SUFFIXES = (".ckpt", ".chpt", ".th", ".pt", ".pth", ".safetensors", ".bin")
 """Of files that ``ortsep export FILE`` takes for checkpoints."""
 
+OWN = "torch:"
+"""How the name of a network of one's own begins: ``torch:MODULE:FACTORY``, and ``;NAME=VALUE`` for each setting."""
+
 FAMILIES = {
     "demucs": "ortsep.export.families.demucs.original",
     "drums_mini": "ortsep.export.families.drums_mini.original",
@@ -117,8 +120,9 @@ class Original(ABC):
         """A member's graph inputs for the beginning of the mixture [C, N], made with the original's own code."""
 
     @abstractmethod
-    def separate(self, mix: F32) -> F32:
-        """The original package's own separation of [C, N] with its default options, shifts off: [S, C, N]."""
+    def separate(self, mix: F32) -> F32 | None:
+        """The original package's own separation of [C, N] with its default options, shifts off: [S, C, N]; None where
+        the original is a network alone."""
 
     def beside(self, oracle: Path) -> "Original":
         """The same, with the original's own code out of a checkout at ``oracle`` in ``separate``. Raises UsageError."""
@@ -179,6 +183,11 @@ def load_original(card: Card, choice: Choice) -> Original:
 def is_checkpoint(name: str) -> bool:
     """Whether ``name`` is meant as a checkpoint's path and not as a model of the catalogue."""
     return Path(name).suffix.lower() in SUFFIXES
+
+
+def is_own(name: str) -> bool:
+    """Whether ``name`` is a torch network of one's own (``ortsep.export.own``)."""
+    return name.startswith(OWN)
 
 
 def open_original(checkpoint: "Checkpoint", choice: Choice) -> Original:

@@ -20,6 +20,7 @@ from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES, run_graph, with_precision
 from ortsep.export.passes import PassReport, optimize
 from ortsep.export.passes.norms import step_means, step_norm
+from ortsep.export.simplify import Simplified, simplify
 from ortsep.graphs.recognised import foreign_spec
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, from_json
 from ortsep.stems.manifest import FILE_NAME as MANIFEST
@@ -64,6 +65,8 @@ class Optimized:
     gate: float
     precision: str
     shapes: Mapping[str, tuple[int, ...]]
+    onnxsim: Simplified | None = None
+    """What onnxsim made of it, where it was asked for."""
 
 
 def optimize_file(
@@ -71,6 +74,7 @@ def optimize_file(
     output: Path,
     *,
     portable: bool = False,
+    simplified: bool = False,
     precision: str = "fp32",
     gate: float | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -79,9 +83,10 @@ def optimize_file(
 ) -> Optimized:
     """Rewrite ``source`` into ``output``, unless the result differs from it by more than ``gate`` allows.
 
-    ``shapes`` gives inputs with free dimensions their sizes. Metadata stays, stems.txt is copied beside the result;
-    external data is read and becomes part of the one file. Raises FileMissing, ModelError where the file is no graph
-    that runs or the result is not equal, UsageError for shapes that don't fit, OutputError.
+    ``simplified``: onnxsim behind the passes, kept where it gains. ``shapes`` gives inputs with free dimensions their
+    sizes. Metadata stays, stems.txt is copied beside the result; external data is read and becomes part of the one
+    file. Raises FileMissing, ModelError where the file is no graph that runs or the result is not equal, UsageError for
+    shapes that don't fit, OutputError, MissingDependency without onnxsim.
     """
     gate = gate if gate is not None else GATE if precision == "fp32" else GATES[precision]
     if output.exists() and output.resolve() == source.resolve():
@@ -92,7 +97,10 @@ def optimize_file(
     for report in reports:
         if report.changed:
             say(f"{report.name:<20} {report.changed:>5} changed, {report.before} -> {report.after} nodes")
-    if precision == "fp32" and not any(report.changed for report in reports):
+    found = None
+    if simplified:
+        made, found = simplify(made, inputs, gate=gate if precision == "fp32" else GATE, portable=portable, say=say)
+    if precision == "fp32" and not any(report.changed for report in reports) and not (found and found.kept):
         say("no pass found anything to change: the graph is written as it is")
     made = with_precision(made, precision, say)
     with scratch("ortsep-optimize") as folder:
@@ -121,7 +129,9 @@ def optimize_file(
         for figures, path, m in ((before, source, model), (after, output, made))
     ]
     known = {name: tuple(shape) for name, shape in sizes.items()}
-    return Optimized(output, tuple(reports), sides[0], sides[1], db, db_given, db_untouched, gate, precision, known)
+    return Optimized(
+        output, tuple(reports), sides[0], sides[1], db, db_given, db_untouched, gate, precision, known, found
+    )
 
 
 def _loaded(path: Path) -> onnx.ModelProto:

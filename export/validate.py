@@ -23,7 +23,7 @@ from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, UsageError, WeightsError
 from ortsep.engine.stft import istft, stft
 from ortsep.export.exporter import choose_weights, open_named
-from ortsep.export.family import Choice, Original, is_checkpoint
+from ortsep.export.family import OWN, Choice, Original, is_checkpoint
 from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES as PRECISION_GATES
 from ortsep.export.weights.remembered import recall
@@ -93,7 +93,13 @@ def validate_model(
         for figure in stage(model, original, signals):
             say(line(figure))
             figures.append(figure)
+    if not any(figure.stage.startswith("end to end") for figure in figures):
+        return _reported(model, figures, ["no end-to-end stage: nobody else separates with this network"])
     notes = [] if songs else ["no --song was given: the end-to-end stage used the test signal only"]
+    return _reported(model, figures, notes)
+
+
+def _reported(model: Model, figures: list[Figure], notes: list[str]) -> Report:
     report = Report(model.spec.name, tuple(figures), tuple(notes))
     _record(model, report)
     return report
@@ -117,6 +123,8 @@ def _original(model: Model, choice: Choice) -> Original:
     A name that is not in the catalogue is that of a checkpoint of one's own: its file says what it is, or its family.
     """
     spec, stems = model.spec, choice.stems or find_stems(model)
+    if spec.family == "own" and choice.path is None:
+        return _own(spec, choice)
     source = spec.weights.source
     known = spec.entry in catalogue()
     if choice.path is None and choice.seed is None:
@@ -141,6 +149,23 @@ def _original(model: Model, choice: Choice) -> Original:
         return open_named(str(choice.path), replace(choice, path=None))
     except WeightsError:
         return open_named(card, choice)
+
+
+def _own(spec: ModelSpec, choice: Choice) -> Original:
+    """A torch network of one's own, made again as its export made it. Raises UsageError, WeightsError."""
+    made = recall(spec)
+    if made is None:
+        raise UsageError(f"{spec.name} was not made here, or its module is gone; export it again with --torch")
+    if spec.weights.random:
+        choice = replace(choose_weights(spec.weights.source), say=choice.say)
+    path, config = made.weights and Path(made.weights), choice.config or made.config
+    original = open_named(made.name, replace(choice, path=path or None, config=config, stems=made.stems))
+    if original.spec.weights.sha256 != spec.weights.sha256:
+        raise WeightsError(
+            f"{made.name.removeprefix(OWN)} gives other weights than those that {spec.name} has; seed what it draws at "
+            "random, or export it with --weights"
+        )
+    return original
 
 
 def _signals(model: Model, songs: Sequence[Path], seconds: float) -> Iterator[tuple[str, F32]]:
@@ -228,6 +253,8 @@ def _end_to_end(model: Model, original: Original, signals: list[tuple[str, F32]]
         cases.append((f"{signals[-1][0]}, mono", mono))
     for name, mix in cases:
         theirs = original.separate(mix)
+        if theirs is None:
+            return
         ours = np.stack(list(separator.separate(mix).values()))
         db, gate = snr(theirs, ours), _gate(model, "end to end")
         against = original.package
@@ -248,7 +275,9 @@ def _repeatable(original: Original, mix: F32, theirs: F32) -> float:
     left empty to unit level: no two computers agree about those.
     """
     noise = np.random.default_rng(0).standard_normal(mix.shape) * 1e-9 * max(float(np.abs(mix).max()), 1e-3)
-    return snr(theirs, original.separate(mix + noise.astype(np.float32)))
+    again = original.separate(mix + noise.astype(np.float32))
+    assert again is not None
+    return snr(theirs, again)
 
 
 def _gate(model: Model, stage: str) -> float:

@@ -4,7 +4,7 @@ Nothing heavy is imported until a command runs: ``ortsep --help`` answers at onc
 """
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -190,8 +190,10 @@ def models(
 
 @app.command(cls=help.Command, short_help=help.SHORT["export"], help=help.EXPORT, epilog=help.EXPORT_EXAMPLES)
 def export(
-    name: Annotated[str, typer.Argument(help="A model of the catalogue (ortsep models).")],
+    name: Annotated[str, typer.Argument(help="A model of the catalogue (ortsep models).", show_default=False)] = "",
     weights: flags.Weights = None,
+    torch: flags.Torch = "",
+    setting: flags.Setting = None,
     called: Annotated[
         str, typer.Option("--name", metavar="NAME", help="What to call it; for weights of your own.")
     ] = "",
@@ -202,6 +204,7 @@ def export(
     config: flags.Config = None,
     stems: flags.Stems = "",
     portable: flags.Portable = False,
+    simplify: flags.Simplify = False,
     precision: flags.Precise = flags.Precision.fp32,
     progress: flags.Telling = flags.Progress.bar,
     route: Annotated[
@@ -228,6 +231,7 @@ def export(
     settings = ExportSettings(
         portable, precision.value, route, form, called, progress.value, json_, quiet, source=source, offline=offline
     )
+    name = habits.own_network(name, torch, setting or [], simplify=simplify)
     _leave(export_command(name, weights, output, config, wanted, settings))
 
 
@@ -240,6 +244,7 @@ def optimize(
     ] = None,
     gate: Annotated[float | None, typer.Option("--gate", help="dB that the result must keep; 90 for fp32.")] = None,
     portable: flags.Portable = False,
+    simplify: flags.Simplify = False,
     precision: flags.Precise = flags.Precision.fp32,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -248,10 +253,8 @@ def optimize(
     with interrupt.at_once():
         from ortsep.commands.make import optimize_command
 
-    how = precision.value
-    _leave(
-        optimize_command(model, output, shape or [], gate, portable=portable, precision=how, as_json=json_, quiet=quiet)
-    )
+    ways: dict[str, Any] = {"portable": portable, "simplified": simplify, "precision": precision.value}
+    _leave(optimize_command(model, output, shape or [], gate, **ways, as_json=json_, quiet=quiet))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["adopt"], help=help.ADOPT, epilog=help.ADOPT_EXAMPLES)
@@ -261,9 +264,7 @@ def adopt(
         Path | None, typer.Option("-o", "--output", help="A folder for the file with its spec; beside it by default.")
     ] = None,
     contract: Annotated[str, typer.Option("--as", metavar="CONTRACT", help="What it is, where that is open.")] = "",
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As n_fft=7680, where no table says it.")
-    ] = None,
+    setting: flags.Setting = None,
     stems: Annotated[str, typer.Option("--stems", help="Names of its stems in order, separated by commas.")] = "",
     rewrite: Annotated[bool, typer.Option("--rewrite", help="Write ortsep's own file instead, proven equal.")] = False,
     json_: flags.Json = False,

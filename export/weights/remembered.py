@@ -56,7 +56,8 @@ def recall(spec: ModelSpec) -> Made | None:
     name, weights, config, stems = (note.get(key) for key in ("name", "weights", "config", "stems"))
     if not isinstance(name, str) or not isinstance(stems, list) or not all(isinstance(s, str) for s in stems):
         return None
-    paths = [Path(path) for path in (weights, config, name if "/" in name or "\\" in name else None) if path]
+    source = name.removeprefix("torch:").partition(";")[0].rpartition(":")[0] if name.startswith("torch:") else name
+    paths = [Path(path) for path in (weights, config, source if "/" in source or "\\" in source else None) if path]
     if not all(path.exists() for path in paths):
         return None
     return Made(name, weights, Path(config) if config else None, tuple(stems))

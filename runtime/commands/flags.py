@@ -385,6 +385,14 @@ Weights = Annotated[
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Constructor arguments of a model that is no preset.")
 ]
+Torch = Annotated[
+    str,
+    typer.Option("--torch", metavar="MODULE:FACTORY", help="A torch network of your own: my_net.py:build."),
+]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As n_fft=7680, where no table says it.")
+]
+Simplify = Annotated[bool, typer.Option("--simplify", help="Try onnxsim too; kept where it gains.")]
 Portable = Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")]
 Precise = Annotated[
     Precision,

@@ -1,5 +1,8 @@
 """What people bring from other tools: options of the same meaning, and the name that ours have for theirs."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from ortsep.base.errors import UsageError
 
 OURS = {
@@ -72,3 +75,25 @@ def file_kind(
 def length(seconds: float | None) -> float | None:
     """The duration; -1 means the whole song, as Open-Unmix has it."""
     return None if seconds == -1 else seconds
+
+
+def own_network(name: str, source: str, settings: Sequence[str], *, simplify: bool) -> str:
+    """The name of what is to be exported: ``name``, or that of a torch network of one's own, with its settings.
+
+    Raises UsageError where both or neither is given, and for settings that belong to neither.
+    """
+    if bool(name) == bool(source):
+        both = "exclude each other" if name else "are missing both"
+        raise UsageError(f"a model's name and --torch {both}; write one: ortsep export NAME, or --torch FILE:NAME")
+    if name:
+        if settings or simplify:
+            what = "--set" if settings else "--simplify"
+            raise UsageError(f"{what} is for a network of --torch (ortsep optimize simplifies any file); leave it out")
+        return name
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not key.strip() or not sign or not value.strip() or ";" in text:
+            raise UsageError(f"--set {text} is no setting; write --set domain=complex, with one = each")
+    file, _, factory = source.rpartition(":")
+    where = f"{Path(file).absolute()}:{factory}" if file.endswith(".py") else source
+    return ";".join([f"torch:{where}", *settings, *["simplify=true"] * simplify])

@@ -53,6 +53,7 @@ EXPORT_EXAMPLES = """\
   ortsep export htdemucs
   ortsep export htdemucs --weights my.th
   ortsep export umxhq --targets vocals,drums
+  ortsep export --torch net.py:build --set domain=waveform --stems a,b
 """
 OPTIMIZE = "Rewrite any ONNX file to an equal but faster one; what it gains is measured, and what it changes in dB."
 OPTIMIZE_EXAMPLES = """\

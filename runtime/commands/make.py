@@ -167,6 +167,7 @@ def optimize_command(
     gate: float | None,
     *,
     portable: bool,
+    simplified: bool,
     precision: str,
     as_json: bool,
     quiet: bool,
@@ -181,6 +182,7 @@ def optimize_command(
         model,
         output,
         portable=portable,
+        simplified=simplified,
         precision=precision,
         gate=gate,
         shapes=dict(map(_shape, shapes)),
@@ -197,6 +199,8 @@ def optimize_command(
         print(f"{side:<10} {m.nodes:>6} {m.file_mb:>8.1f} {m.load:>7.2f} {m.seconds:>7.3f} {m.peak_mb:>8.0f}")
     time, peak = after.seconds / before.seconds, after.peak_mb / before.peak_mb
     print(f"after / before: time {time:.2f}, peak memory {peak:.2f}")
+    if made.onnxsim is not None:
+        print(made.onnxsim)
     print(f"{min(made.db, 999.0):.1f} dB against the given graph (gate {made.gate:g})")
     if made.db_untouched < made.db:
         print(
