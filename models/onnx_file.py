@@ -37,7 +37,8 @@ _FLATBUFFER = b"ORTM"
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of an ONNX file. Raises FileMissing, ModelError."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -68,7 +69,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     graph = False
     none = ModelError(f"{path} is not an ONNX model; name a .onnx file that ortsep export has made")
-    with _mapped(path) as data:
+    with mapped(path) as data:
         try:
             for number, wire, _, begin, end in fields(data, 0, len(data)):
                 if number > _HIGHEST or wire in (GROUP, END_GROUP):
@@ -94,7 +95,7 @@ def external_files(path: Path) -> tuple[Path, ...]:
     Raises ModelError for one that is outside the model's folder, links followed: older versions of ONNX Runtime would
     read any file of this machine as weights. Also for a model nested or cut up as no exporter does.
     """
-    with _mapped(path) as data:
+    with mapped(path) as data:
         names = sorted(_locations(data, path))
     found = []
     try:

@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, read as protobuf's own C++ reads it.
+"""The wire format of protocol buffers, read as protobuf's own C++ reads it, and written.
 
 Whatever is checked here is what ONNX Runtime then sees only if both take the same bytes for the same fields: numbers
 written longer than they need be, fields that nobody knows, groups, a field given twice.
@@ -79,3 +79,26 @@ def _number(data: bytes | mmap, position: int, end: int, most: int, of: int = 0)
         if byte < 0x80:
             return value, position
     raise Damaged(start)
+
+
+def varint(value: int) -> bytes:
+    """A number of at least 0 as it is written."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def number_field(number: int, value: int) -> bytes:
+    """A VARINT field."""
+    return varint(number << 3 | VARINT) + varint(value)
+
+
+def bytes_field(number: int, content: bytes) -> bytes:
+    """A BYTES field: a message, an array."""
+    return varint(number << 3 | BYTES) + varint(len(content)) + content
+
+
+def text_field(number: int, text: str) -> bytes:
+    return bytes_field(number, text.encode())

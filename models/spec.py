@@ -15,6 +15,7 @@ from ortsep.models.bands import Bands
 from ortsep.models.cuts import MAX_SAMPLES, Blocks, Border, Chunks, Fixed, Free, Join, Stepped
 from ortsep.models.decode import check, decode
 from ortsep.models.formats import FORMAT, upgraded
+from ortsep.models.parts import Part, State, check_parts
 
 __all__ = [
     "FORMAT",
@@ -35,6 +36,8 @@ __all__ = [
     "Member",
     "ModelSpec",
     "Normalization",
+    "Part",
+    "State",
     "Stepped",
     "Tensor",
     "Tensors",
@@ -278,6 +281,9 @@ class ModelSpec:
     """The inverse transform where it is not that of ``stft``; a graph may then give more frames than it takes."""
     chunks: Chunks | None = None
     blocks: Blocks | None = None
+    parts: tuple[Part, ...] = ()
+    """Of a magnitude graph that hears the whole song in constant memory, in the order in which they run; empty for one
+    that runs as a whole, on ``blocks``. A runtime that doesn't know them does that too."""
     bands: Bands | None = None
     """What a graph of bands hears, whose one mask is for the first of two stems, and what it leaves for the second."""
     normalization: Normalization = Normalization()
@@ -319,11 +325,12 @@ class ModelSpec:
         check(self.inverse is None or self.stft is not None, "an inverse STFT without an STFT")
         if self.domain == "magnitude":
             check(self.blocks is not None and self.filter is not None, "a magnitude graph needs blocks and a filter")
+            check_parts(self.parts, "magnitude", self.output)
         elif self.domain == "bands":
             check(self.bands is not None and self.bands.rate == self.sample_rate, "a graph of bands needs the song's")
             check(len(self.stems) == 2 == self.channels and not self.bag, "a graph of bands gives two stems of two")
         else:
-            check(self.chunks is not None, f"a {self.domain} graph needs chunks")
+            check(self.chunks is not None and not self.parts, f"a {self.domain} graph needs chunks, and no parts")
         for member in self.bag:
             check(len(member.weights) == len(self.stems), f"{member.file}: a weight for each stem")
             check(all(0 <= r < len(self.stems) for r in member.rows), f"{member.file}: rows {member.rows}")

@@ -31,6 +31,7 @@ from ortsep.engine.bands import band_peak
 from ortsep.engine.by_band import separate_bands
 from ortsep.engine.by_chunk import Progress, separate_chunks
 from ortsep.engine.by_frame import separate_frames
+from ortsep.engine.by_part import Parts, separate_parts
 from ortsep.engine.level import Level, Statistics, spectrum_level
 from ortsep.engine.needs import refuse_larger_than_memory
 from ortsep.engine.network import Graphs, Network
@@ -132,7 +133,8 @@ class Separator:
 
     def _loaded(self) -> Sequence[Any]:
         if not self._graphs.loaded:
-            self._network(self.spec.given)
+            every = self.spec.given
+            Parts(self._graphs, every) if self.spec.parts else self._network(every)
         return self._graphs.loaded
 
     def _network(self, rows: Sequence[int]) -> Network:
@@ -278,6 +280,11 @@ class Separator:
         spec = self.spec
         mixture = At(source, spec.sample_rate, spec.channels)
         run = plan_run(spec, options, mixture.samples, rows)
+        if isinstance(run, FrameRun) and run.parts:
+            parts = Parts(self._graphs, run.estimated)
+            cancel.check()
+            yield from separate_parts(parts, run, mixture.blocks, progress, cancel=cancel)
+            return
         if isinstance(run, FrameRun):
             network = self._network(run.estimated)
             cancel.check()

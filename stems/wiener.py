@@ -5,7 +5,7 @@ TASLP 2010; scaling and regularisation as in ``openunmix.filtering.wiener`` (ope
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -62,7 +62,7 @@ def wiener(
     if residual:
         out[sources, :, seen:] = mixture[:, seen:]
     first = partial(
-        _first_estimates,
+        _first_gains,
         softmask=softmask,
         alpha=alpha,
         rest=residual or (iterations > 0 and (rest or sources == 1)),
@@ -70,10 +70,13 @@ def wiener(
     )
 
     def filter_tile(f: slice, t: slice, scale: float) -> None:
+        if iterations == 1 and channels == 2:
+            _stereo_step(mixture[:, f, t], partial(first, v=magnitudes[:, :, f, t]), eps, scale, out[:, :, f, t])
+            return
         x = _planes(mixture[:, f, t], np.float64 if iterations else mixture.real.dtype)
-        gains = first(x, magnitudes[:, :, f, t])
+        gains = first(_magnitudes(x), v=magnitudes[:, :, f, t])
         x /= scale
-        y: Real = gains * x[:, None]
+        y: Real = gains[:, :, None] * x[:, None]
         for _ in range(iterations):
             y = _em_step(x, y, eps)
         y *= scale
@@ -113,24 +116,79 @@ def _planes(x: Complex, kind: npt.DTypeLike) -> Real:
     return planes
 
 
-def _first_estimates(x: Real, v: Real, softmask: bool, alpha: float, rest: bool, eps: float) -> Real:
-    """Real gains [f, S(+1), 1, C, t] on the mixture's planes [f, 2, C, t] from magnitudes [S, C, f, t]."""
+def _magnitudes(x: Real) -> Real:
+    """|x| [f, C, t] of planes [f, 2, C, t]."""
+    magnitudes: Real = np.sqrt(np.square(x).sum(axis=1))
+    return magnitudes
+
+
+def _first_gains(magnitude: Real, v: Real, softmask: bool, alpha: float, rest: bool, eps: float) -> Real:
+    """Real gains [f, S(+1), C, t] on the mixture, of this ``magnitude`` [f, C, t], from magnitudes ``v`` [S, C, f, t].
+
+    ``magnitude`` is written to.
+    """
     count = len(v)
-    bins, _, channels, frames = x.shape
-    gains = np.empty((bins, count + rest, 1, channels, frames), x.dtype)
+    bins, channels, frames = magnitude.shape
+    gains = np.empty((bins, count + rest, channels, frames), magnitude.dtype)
     known = gains[:, :count]
-    known[:, :, 0] = np.moveaxis(v, 2, 0)
+    known[...] = np.moveaxis(v, 2, 0)
     if softmask:
         if alpha != 1:
             np.power(known, alpha, out=known)
         known /= eps + known.sum(axis=1, keepdims=True)
     else:
-        magnitude = np.sqrt(np.square(x).sum(axis=1))
         np.divide(1, magnitude, out=magnitude, where=magnitude > 0)
-        known *= magnitude[:, None, None]
+        known *= magnitude[:, None]
     if rest:
         np.subtract(1, known.sum(axis=1), out=gains[:, count])
     return gains
+
+
+def _stereo_step(mixture: Complex, first: Callable[[Real], Real], eps: float, scale: float, out: Complex) -> None:
+    """One iteration from first estimates on two channels, [2, f, t] into ``out`` [S, 2, f, t].
+
+    Estimates that are real gains on the mixture need not be made: their powers are squared gains times the mixture's,
+    their covariances sums over time of products of gains times the mixture's own.
+    """
+    x = np.empty((mixture.shape[1], 2, mixture.shape[2]), np.complex128)
+    x[...] = mixture.swapaxes(0, 1)
+    power = np.square(x.real)
+    power += np.square(x.imag)
+    gains = first(np.sqrt(power))
+    x /= scale
+    power /= scale * scale
+    cross = (x[:, 0] * x[:, 1].conj()).view(np.float64).reshape(*power.shape[::2], 2)
+    together = gains[:, :, 0] * gains[:, :, 1] @ cross
+    gains *= gains
+    gains *= power[:, None]
+    sums = gains.sum(axis=3)
+    power = gains.mean(axis=2)
+    covariance = np.concatenate([sums, together], axis=2)
+    covariance /= (eps + sums.mean(axis=2))[..., None]
+    z = _stereo_whiten(x, (covariance.swapaxes(1, 2) @ power), np.sqrt(eps))
+    rows = np.empty((*covariance.shape[:2], 2, 2), np.complex128)
+    rows[..., 0, 0], rows[..., 1, 1] = covariance[..., 0], covariance[..., 1]
+    rows[..., 0, 1] = covariance[..., 2] + 1j * covariance[..., 3]
+    rows[..., 1, 0] = rows[..., 0, 1].conj()
+    y = (rows.reshape(len(rows), -1, 2) @ z).reshape(*power.shape[:2], 2, power.shape[2])
+    power *= scale
+    for s, c in product(range(len(out)), range(2)):
+        np.multiply(y[:, s, c], power[:, s], out=out[s, c], casting="same_kind")
+
+
+def _stereo_whiten(x: Complex, covariance: Real, floor: float) -> Complex:
+    """(C + floor I)^-1 x for x [f, 2, t]; ``covariance``, written to, holds C's c00, c11 and c01's parts [f, 4, t]."""
+    covariance[:, :2] += floor
+    c00, c11, r, i = covariance.swapaxes(0, 1)
+    covariance /= (c00 * c11 - r * r - i * i)[:, None]
+    c01 = np.empty(r.shape, np.complex128)
+    c01.real, c01.imag = r, i
+    z = np.empty_like(x)
+    np.multiply(c11, x[:, 0], out=z[:, 0])
+    z[:, 0] -= c01 * x[:, 1]
+    np.multiply(c00, x[:, 1], out=z[:, 1])
+    z[:, 1] -= np.conj(c01, out=c01) * x[:, 0]
+    return z
 
 
 def _em_step(x: Real, y: Real, eps: float) -> Real:

@@ -54,6 +54,11 @@ class Graph:
 
     def output(self, value: str, name: str, shape: Sequence[Dim]) -> None:
         """Declare ``value`` as the float32 output ``name``."""
+        self.named(value, name)
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+
+    def named(self, value: str, name: str) -> str:
+        """Call ``value`` ``name`` from now on, as who cuts the graph there knows it."""
         for node in self._nodes:
             for i, out in enumerate(node.output):
                 if out == value:
@@ -61,7 +66,7 @@ class Graph:
             for i, used in enumerate(node.input):
                 if used == value:
                     node.input[i] = name
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        return name
 
     def const(self, value: Any, dtype: npt.DTypeLike = np.float32) -> str:
         """Store a constant (float32 by default) and return its name."""

@@ -11,7 +11,7 @@ from ortsep.base.threads import ahead, closed
 from ortsep.engine.buffers import OverlapAdd, Window, reflected
 from ortsep.engine.chunks import keep_from
 from ortsep.engine.level import Level
-from ortsep.engine.network import Network, Part, Results
+from ortsep.engine.network import Network, Results, Work
 from ortsep.engine.plan import ChunkRun
 
 Progress = Callable[[int, int], None]
@@ -41,7 +41,7 @@ def separate_chunks(
             for block in given:
                 yield level.apply(block)
 
-    def prepared() -> Iterator[Sequence[Part]]:
+    def prepared() -> Iterator[Sequence[Work]]:
         keep = keep_from(network.reading(chunk, plan.segment).start for chunk in plan.chunks())
         bordered = run.chunks.border.fill == "reflect" and plan.before + plan.after > 0
         song = reflected(mixture(), plan.before, plan.after) if bordered else mixture()
@@ -53,7 +53,7 @@ def separate_chunks(
                 mix = window.read(span.start, span.length)
                 yield network.prepare(mix, span, chunk, plan.segment, standard, run.variants)
 
-    def inferred() -> Iterator[tuple[Sequence[Part], Results]]:
+    def inferred() -> Iterator[tuple[Sequence[Work], Results]]:
         with closed(ahead(prepared(), cancel=cancel)) as works:
             for work in works:
                 yield work, network.infer(work, cancel)

@@ -38,7 +38,8 @@ def _of_frames(spec: ModelSpec, run: FrameRun) -> int:
     """Numbers of four bytes."""
     assert spec.stft is not None
     grouping, channels = run.grouping, spec.channels
-    frames = run.frames if run.whole else min(grouping.frames * grouping.batch, run.frames)
+    size = run.block if run.parts else grouping.frames * grouping.batch
+    frames = run.frames if run.whole else min(size, run.frames)
     if grouping.padded and not run.whole:
         frames = -(-frames // grouping.frames) * grouping.frames
     if run.filtering.method == "wiener":

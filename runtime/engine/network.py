@@ -5,7 +5,7 @@ overlap with the graph of another. A network keeps nothing of a run: any number 
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from ortsep.engine.stft import frame_count
 from ortsep.graphs.foreign import open_session
 from ortsep.graphs.model import Model
 from ortsep.graphs.session import Observer, Session
-from ortsep.models.spec import METADATA_KEY, Chunks, Member, from_json
+from ortsep.models.spec import METADATA_KEY, Chunks, Member, Part, from_json
 
 OWN = ("domain", "output", "stft", "inverse", "chunks", "tensors")
 """What a graph of a bag has for itself."""
@@ -43,31 +43,39 @@ class Graphs:
     ) -> None:
         self.model = model
         self._provider, self._observer = provider, observer
+        self.threads = threads
         self.abreast, self._threads = _shared(model, threads)
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[tuple[str, Part | None], Session] = {}
         self._locks = {member.file: threading.Lock() for member in model.members}
 
-    def session(self, member: Member) -> Session:
+    def session(self, member: Member, part: Part | None = None) -> Session:
+        """The session of a graph or of a part of it. Parts have a thread each: more run at a time."""
+        key, path = (member.file, part), self.model.file(member)
         with self._locks[member.file]:
-            if member.file not in self._sessions:
-                self._sessions[member.file] = open_session(
-                    self.model.file(member),
-                    self.model.spec,
-                    len(member.rows),
-                    provider=self._provider,
-                    threads=self._threads,
-                    observer=self._observer,
+            if key not in self._sessions:
+                self._sessions[key] = (
+                    open_session(
+                        path,
+                        self.model.spec,
+                        len(member.rows),
+                        provider=self._provider,
+                        threads=self._threads,
+                        observer=self._observer,
+                    )
+                    if part is None
+                    else Session(path, provider=self._provider, threads=1, observer=self._observer, part=part)
                 )
-            return self._sessions[member.file]
+            return self._sessions[key]
 
     @property
     def loaded(self) -> list[Session]:
-        """In the order of the model's members."""
-        return [self._sessions[m.file] for m in self.model.members if m.file in self._sessions]
+        """In the order of the model's members and of their parts."""
+        every = ((m.file, part) for m in self.model.members for part in (None, *self.model.spec.parts))
+        return [self._sessions[key] for key in every if key in self._sessions]
 
 
 @dataclass(frozen=True)
-class Part:
+class Work:
     """One group's work on a chunk: as its graphs hear it in one variant, and what of their waveform counts."""
 
     group: "_Group"
@@ -105,17 +113,15 @@ class Network:
         model = graphs.model
         self.spec = model.spec
         self.wanted = tuple(wanted)
-        needed = [m for m in model.members if any(m.weights[s] > 0 and s in m.rows for s in wanted)]
-        if not needed:
-            raise ModelError(f"no graph of {model.spec.name} gives {[model.stems[s] for s in wanted]}; export it again")
-        sessions = [graphs.session(m) for m in needed]
+        members = needed(model, wanted)
+        sessions = [graphs.session(m) for m in members]
         self.provider = "+".join(dict.fromkeys(session.provider for session in sessions))
         self.abreast = graphs.abreast if self.provider == "cpu" else 1
         """How many blocks of frames ``estimate`` is best given at a time, each from a thread of its own."""
         self.reason = "; ".join(dict.fromkeys(session.reason for session in sessions if session.reason))
-        totals = {s: sum(m.weights[s] for m in needed if s in m.rows) for s in wanted}
+        totals = totals_of(members, wanted)
         groups: dict[Domain, list[tuple[Member, Session]]] = {}
-        for member, session in zip(needed, sessions, strict=True):
+        for member, session in zip(members, sessions, strict=True):
             domain = _domain(model, session)
             _check_tensors(domain, member, session, described=model.described)
             groups.setdefault(domain, []).append((member, session))
@@ -123,12 +129,8 @@ class Network:
 
     def _group(self, domain: Domain, graphs: Sequence[tuple[Member, Session]], totals: Mapping[int, float]) -> _Group:
         given = [s for s in self.wanted if any(s in m.rows and m.weights[s] > 0 for m, _ in graphs)]
-
-        def shares(m: Member) -> Shares:
-            return tuple((given.index(s), k, m.weights[s] / totals[s]) for k, s in enumerate(m.rows) if s in given)
-
         places = tuple(self.wanted.index(s) for s in given)
-        return _Group(domain, places, tuple((session, shares(member)) for member, session in graphs))
+        return _Group(domain, places, tuple((session, shares_of(m, given, totals)) for m, session in graphs))
 
     @property
     def domain(self) -> Domain:
@@ -149,7 +151,7 @@ class Network:
         segment: int,
         level: Level | None = None,
         variants: Sequence[Variant] = (PLAIN,),
-    ) -> list[Part]:
+    ) -> list[Work]:
         """The samples [C, N] of ``span``, which ``reading`` asked for, as the graphs' inputs in each variant."""
         parts = []
         for group in self._groups:
@@ -158,14 +160,14 @@ class Network:
             inside = slice(chunk.start - own.start, chunk.stop - own.start)
             for variant in variants:
                 standard = level if level is None or variant.sign > 0 else level.turned()
-                parts.append(Part(group, variant, group.chunked.hear(variant.of(heard), standard), inside))
+                parts.append(Work(group, variant, group.chunked.hear(variant.of(heard), standard), inside))
         return parts
 
-    def infer(self, work: Sequence[Part], cancel: Cancel | None = None) -> Results:
+    def infer(self, work: Sequence[Work], cancel: Cancel | None = None) -> Results:
         """Run the graphs."""
         return [_run(part.group, part.heard.feeds, cancel) for part in work]
 
-    def finish(self, work: Sequence[Part], results: Results) -> F32:
+    def finish(self, work: Sequence[Work], results: Results) -> F32:
         """The graphs' outputs as what counts of the chunk: [S wanted, C, n]."""
         total = np.empty(0, np.float32)
         for part, outputs in zip(work, results, strict=True):
@@ -180,7 +182,7 @@ class Network:
             total[list(part.group.places)] += wave
         return total
 
-    def _check_outputs(self, part: Part, outputs: Sequence[F32]) -> None:
+    def _check_outputs(self, part: Work, outputs: Sequence[F32]) -> None:
         """Raise ModelError where the graphs gave arrays of another shape than the spec says."""
         domain, channels = part.group.chunked, self.spec.channels
         names = domain.outputs or (domain.spec.output,)
@@ -205,18 +207,15 @@ class Network:
         """A magnitude graph's masks or stem magnitudes [B, S wanted, C, F, T] for [B, C, F, T]; a graph of bands gives
         those of the frames in the middle."""
         (group,) = self._groups
-        results = np.empty(0, np.float32)
-        for session, shares in group.graphs:
-            (output,) = session.run(_named({"magnitude": magnitude}, session), None, cancel)
-            self._check_estimate(output, magnitude, session)
-            if len(group.graphs) == 1 and _unchanged(shares, output.shape[1]):
-                return output
-            if not results.size:
-                results = np.zeros((output.shape[0], len(self.wanted), *output.shape[2:]), np.float32)
-            for place, row, share in shares:
-                results[:, place] += output[:, row] if share == 1.0 else output[:, row] * np.float32(share)
-            del output  # before the next graph runs
-        return results
+
+        def outputs() -> Iterator[F32]:
+            for session, _ in group.graphs:
+                (output,) = session.run(_named({"magnitude": magnitude}, session), None, cancel)
+                self._check_estimate(output, magnitude, session)
+                yield output
+                del output  # before the next graph runs
+
+        return joined(outputs(), [shares for _, shares in group.graphs], len(self.wanted))
 
     def _check_estimate(self, output: F32, magnitude: F32, session: Session) -> None:
         """Raise ModelError for estimates of other bins or frames than were heard, or than count of them."""
@@ -232,6 +231,46 @@ class Network:
         """The first graph's inputs, by its own names, for the samples [C, N] of one chunk."""
         session, _ = self._groups[0].graphs[0]
         return _named(self.domain.example(mix), session)
+
+
+def needed(model: Model, wanted: Sequence[int]) -> list[Member]:
+    """The graphs that the ``wanted`` stems (indices into the model's stems) need."""
+    members = [m for m in model.members if any(m.weights[s] > 0 and s in m.rows for s in wanted)]
+    if not members:
+        raise ModelError(f"no graph of {model.spec.name} gives {[model.stems[s] for s in wanted]}; export it again")
+    return members
+
+
+def totals_of(members: Sequence[Member], wanted: Sequence[int]) -> dict[int, float]:
+    """The sum of each wanted stem's weights."""
+    return {s: sum(m.weights[s] for m in members if s in m.rows) for s in wanted}
+
+
+def shares_of(member: Member, given: Sequence[int], totals: Mapping[int, float]) -> Shares:
+    """What a graph's rows are of the stems ``given``."""
+    return tuple((given.index(s), k, member.weights[s] / totals[s]) for k, s in enumerate(member.rows) if s in given)
+
+
+def joined(outputs: Iterable[F32], shares: Sequence[Shares], stems: int) -> F32:
+    """Graphs' outputs [B, rows, ...], weighted and summed: [B, stems, ...]. Each is let go before the next is asked."""
+    results, fresh = np.empty(0, np.float32), set(range(stems))
+    given = iter(outputs)
+    for each in shares:
+        output = next(given)
+        if len(shares) == 1 and _unchanged(each, output.shape[1]):
+            return output
+        if not results.size:
+            results = np.empty((output.shape[0], stems, *output.shape[2:]), np.float32)
+        for place, row, share in each:
+            weighted = output[:, row] if share == 1.0 else output[:, row] * np.float32(share)
+            if place in fresh:
+                results[:, place] = weighted
+                fresh.remove(place)
+            else:
+                results[:, place] += weighted
+        del output, weighted
+    results[:, list(fresh)] = 0
+    return results
 
 
 def _domain(model: Model, session: Session) -> Domain:

@@ -19,6 +19,9 @@ from ortsep.models.bands import Bands
 from ortsep.models.spec import Blocks, Chunks, Filter, ModelSpec
 from ortsep.options import Options, change_blocks, change_chunks, change_filter, refuse_options
 
+BLOCK = 300
+"""Frames, about: a block of stereo spectra of 2049 bins with four stems is 60 MB then."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -107,17 +110,28 @@ class FrameRun:
     filtering: Filter
     rest: bool
     """Whether the Wiener filter's model of the mixture has a source for what is none of the estimated stems."""
+    parts: bool = False
+    """Whether the graphs run part by part over the song (``ortsep.models.parts``), which the grouping is not for."""
 
     @property
     def whole(self) -> bool:
         """Whether the song is one block."""
-        return self.frames <= self.grouping.whole
+        return self.frames <= self.grouping.whole and not self.parts
+
+    @property
+    def block(self) -> int:
+        """Frames of a block where the graphs run part by part: about ``BLOCK``, whole windows of the filter."""
+        if self.filtering.method != "wiener" or not self.filtering.iterations:
+            return BLOCK
+        return self.filtering.window * max(1, BLOCK // self.filtering.window)
 
     @property
     def runs(self) -> int:
         """How many times each graph runs."""
         if self.whole:
             return 1
+        if self.parts:
+            return -(-self.frames // self.block)
         size, overlap = (
             self.grouping.frames * (1 if self.grouping.overlap else self.grouping.batch),
             self.grouping.overlap,
@@ -127,7 +141,11 @@ class FrameRun:
     def __str__(self) -> str:
         grouping, filtering = self.grouping, self.filtering
         size = "all frames at once" if self.whole else f"blocks of {grouping.frames} frames, {grouping.batch} a run"
-        crossed = f", cross-faded over {grouping.overlap}" if grouping.overlap and not self.whole else ""
+        if self.parts:
+            size = f"blocks of {self.block} frames, the networks' states from block to block through the song"
+        crossed = (
+            f", cross-faded over {grouping.overlap}" if grouping.overlap and not (self.whole or self.parts) else ""
+        )
         passes = f", {filtering.iterations} iterations over {filtering.window} frames" if filtering.iterations else ""
         return "\n".join(
             [
@@ -230,6 +248,7 @@ def _of_frames(spec: ModelSpec, options: Options, samples: int, wanted: Sequence
         grouping=change_blocks(spec.blocks, options.chunk, spec),
         filtering=filtering,
         rest=rest,
+        parts=bool(spec.parts) and options.chunk is None,
     )
 
 

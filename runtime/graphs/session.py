@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
-from ortsep.base.errors import Cancelled, FileMissing, ModelError, ProviderError
+from ortsep.base.errors import Cancelled, FileMissing, ModelError, OrtsepError, ProviderError
 from ortsep.graphs.binding import Bound, bindable
+from ortsep.graphs.cut import cut
 from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options
 from ortsep.models.onnx_file import external_files
+from ortsep.models.parts import Part
 
 BOUND = ("cuda",)
 """Providers whose memory is not the CPU's, by ONNX Runtime's names of their devices."""
@@ -48,14 +50,20 @@ class Observer:
 
 
 class Session:
-    """One graph loaded on one provider, for any number of threads at a time.
+    """One graph, or a ``part`` cut out of it, loaded on one provider, for any number of threads at a time.
 
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
     ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
     """
 
     def __init__(
-        self, path: Path, *, provider: str = "auto", threads: int | None = None, observer: Observer | None = None
+        self,
+        path: Path,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        observer: Observer | None = None,
+        part: Part | None = None,
     ) -> None:
         if not path.exists():
             raise FileMissing(f"there is no model file {path}; export one with: ortsep export NAME")
@@ -68,13 +76,15 @@ class Session:
         options = _options(threads)
         self._observer.opening(options)
         try:
-            self._session = _open(path, options, chosen, threads)
+            self._session = _open(path, options, chosen, threads, part)
         except Exception as error:
+            if isinstance(error, OrtsepError):
+                raise
             if chosen == "cpu" or provider != "auto":
                 raise _no_model(path, error) from error
             self.reason = f"provider {chosen} was not taken: it can't load {path.name} ({_first_line(error)})"
             try:
-                self._session = _open(path, options, "cpu", threads)
+                self._session = _open(path, options, "cpu", threads, part)
             except Exception as again:
                 raise _no_model(path, again) from again
             chosen = "cpu"
@@ -200,11 +210,15 @@ def _options(threads: int | None) -> Any:
     return options
 
 
-def _open(path: Path, options: Any, provider: str, threads: int | None) -> Any:
+def _open(path: Path, options: Any, provider: str, threads: int | None, part: Part | None) -> Any:
     import onnxruntime as ort
 
     names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path, threads))]
-    return ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
+    if part is None:
+        return ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
+    session = ort.InferenceSession(cut(path, part), options, [*names, PROVIDERS["cpu"]])
+    session._model_bytes = None  # kept to make the session anew on another provider, which ortsep never lets it do
+    return session
 
 
 def _no_model(path: Path, error: Exception) -> ModelError:

@@ -4,7 +4,7 @@ Per frame: bins up to a limit -> Linear -> BatchNorm -> tanh -> LSTM (three laye
 Linear -> BatchNorm -> ReLU -> Linear -> BatchNorm -> a mask for every bin (ReLU) times the input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,14 @@ import onnx
 import torch
 from torch import nn
 
+from ortsep.base.arrays import F64
 from ortsep.base.errors import WeightsError
 from ortsep.export.graph.algebra import affine_in, lstm_weights
 from ortsep.export.graph.builder import Graph
+from ortsep.models.spec import Part, State
 
-State = dict[str, torch.Tensor]
-
+ENCODED = "encoded"
+"""The tensor [T, B, hidden] that the LSTMs hear."""
 LEFTOVERS = ("sample_rate", "stft.window", "transform.0.window")
 """Buffers of older releases that the published checkpoints still carry and the network no longer has."""
 
@@ -125,6 +127,54 @@ def parameter_count(network: Network) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
+@dataclass(frozen=True)
+class _Way:
+    """One direction of one LSTM layer: its name, which is that of the tensor it gives, and its states."""
+
+    name: str
+    backward: bool
+
+    @property
+    def given(self) -> tuple[str, str]:
+        return f"{self.name}.hidden", f"{self.name}.cell"
+
+    @property
+    def left(self) -> tuple[str, str]:
+        return f"{self.name}.hidden.left", f"{self.name}.cell.left"
+
+
+def _ways(shape: Shape, layer: int) -> list[_Way]:
+    names = ("forward", "backward") if shape.bidirectional else ("forward",)
+    return [_Way(f"lstm{layer}.{name}", name == "backward") for name in names]
+
+
+def parts_of(shape: Shape) -> tuple[Part, ...]:
+    """Where ``build_graph``'s graph is cut: encoder, each way through each LSTM layer, decoder. For batches of one."""
+    parts = [Part(("magnitude",), ENCODED)]
+    heard: tuple[str, ...] = (ENCODED,)
+    for layer in range(shape.layers):
+        ways = _ways(shape, layer)
+        for way in ways:
+            size = (1, 1, shape.cells)
+            states = tuple(State(given, left, size) for given, left in zip(way.given, way.left, strict=True))
+            parts.append(Part(heard, way.name, states, "backward" if way.backward else "forward"))
+        heard = tuple(way.name for way in ways)
+    return (*parts, Part(("magnitude", ENCODED, *heard), "stem_magnitudes"))
+
+
+def _one_way(g: Graph, x: str, silence: Sequence[str], way: _Way, cells: int, weights: Sequence[F64]) -> str:
+    """One direction of an LSTM layer, [T, B, I] to [T, B, H], of W, R and B; its states begin as ``silence``, zeros and
+    the shape [1, B, H]. A node for each direction: the two can then go through the song on their own."""
+    g.scope(way.name)
+    states = (g.named(g.op("Expand", *silence), name) for name in way.given)
+    direction = "reverse" if way.backward else "forward"
+    constants = (g.const(each[None]) for each in weights)
+    outputs = g.ops("LSTM", x, *constants, "", *states, outputs=3, hidden_size=cells, direction=direction)
+    for output, name in zip(outputs[1:], way.left, strict=True):
+        g.named(output, name)
+    return g.named(g.op("Squeeze", outputs[0], g.ints(1)), way.name)
+
+
 def build_graph(network: Network, name: str) -> onnx.ModelProto:
     """``magnitude`` [B, C, F, T] -> ``stem_magnitudes`` [B, 1, C, F, T] of one target, B and T free.
 
@@ -133,7 +183,7 @@ def build_graph(network: Network, name: str) -> onnx.ModelProto:
     """
     shape = network.shape
     state = {k: v.double().numpy() for k, v in network.state_dict().items()}
-    c, f, h = shape.channels, shape.bins, shape.hidden
+    c, f = shape.channels, shape.bins
     g = Graph(name)
     mix = g.input("magnitude", ["batch", c, f, "frames"])
 
@@ -143,14 +193,16 @@ def build_graph(network: Network, name: str) -> onnx.ModelProto:
     x = g.scope("encoder").reshape(g.slice(mix, 2, 0, shape.heard), 0, c * shape.heard, -1)
     x = g.op("MatMul", g.const(gain[:, None] * weight), x)
     x = g.op("Tanh", g.add(x, g.const((gain * (weight @ mean) + shift)[:, None])))
-    x = y = g.transpose(x, 2, 0, 1)
+    x = y = g.named(g.transpose(x, 2, 0, 1), ENCODED)
 
+    batch = g.slice(g.op("Shape", x), 0, 1, 2)
+    silence = g.const(np.zeros((1, 1, shape.cells))), g.concat([g.ints(1), batch, g.ints(shape.cells)], 0)
     for layer in range(shape.layers):
-        g.scope(f"lstm{layer}")
-        w, r, b = lstm_weights(state, layer, shape.bidirectional)
-        direction = "bidirectional" if shape.bidirectional else "forward"
-        y = g.op("LSTM", y, g.const(w), g.const(r), g.const(b), hidden_size=shape.cells, direction=direction)
-        y = g.reshape(g.transpose(y, 0, 2, 1, 3), 0, 0, h)
+        weights = list(zip(*lstm_weights(state, layer, shape.bidirectional), strict=True))
+        ways = [
+            _one_way(g, y, silence, way, shape.cells, w) for way, w in zip(_ways(shape, layer), weights, strict=True)
+        ]
+        y = g.concat(ways, 2) if len(ways) > 1 else ways[0]
 
     gain, shift = affine_in(state, "bn2")
     x = g.scope("decoder").linear(g.concat([x, y], 2), gain[:, None] * state["fc2.weight"], shift)

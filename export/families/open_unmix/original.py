@@ -24,6 +24,7 @@ from ortsep.export.families.open_unmix.graph import (
     build_graph,
     load_network,
     parameter_count,
+    parts_of,
     random_network,
 )
 from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, wanted_stems
@@ -33,7 +34,7 @@ from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelS
 ROUTES: tuple[str, ...] = ()
 CONFIG = "openunmix's separator.json, or a target's json"
 WHOLE = 600.0
-"""Seconds up to which a song runs in one piece, as the original runs all songs: some 370 MB a minute for four stems."""
+"""Seconds up to which a song runs in one piece where a runtime does not know the parts: some 370 MB a minute."""
 BLOCK, OVERLAP = 100.0, 20.0
 """Seconds of a longer song's blocks and of their overlaps. What blocks cost depends on how long the LSTMs remember: for
 60 s with 10 s, 91 dB against one piece with random weights, 13 dB with forget gates held open (biases of 4)."""
@@ -244,6 +245,7 @@ def _spec(card: Card, choice: Choice, files: _Files) -> ModelSpec:
         domain="magnitude",
         output="stem_magnitudes",
         stft=STFT(n_fft, hop, shape.bins, pad_left=n_fft // 2, pad_right=n_fft // 2),
+        parts=parts_of(shape) if len({network.shape for network in files.networks.values()}) == 1 else (),
         blocks=Blocks(frames(BLOCK), overlap=frames(OVERLAP), padded=False, whole=frames(WHOLE)),
         filter=Filter(method="wiener", iterations=1, window=300, eps=1e-10),
         bag=tuple(Member(f"{stem}.onnx", tuple(float(s == stem) for s in stems), (k,)) for k, stem in enumerate(stems)),

@@ -1,0 +1,94 @@
+"""Cutting a part out of an ONNX file, at tensors inside its graph: the nodes between them and their weights.
+
+Field numbers are those of onnx/onnx.proto. Nodes with graphs of their own (If, Loop) are taken as they are: ONNX
+Runtime refuses a part in which such a graph reads what was cut off.
+"""
+
+from collections.abc import Iterator, Sequence
+from mmap import mmap
+from pathlib import Path
+
+from ortsep.base.errors import ModelError
+from ortsep.models.onnx_file import mapped
+from ortsep.models.parts import Part
+from ortsep.models.protobuf import BYTES, Damaged, Field, bytes_field, fields, number_field, text_field
+
+_IR, _OPSETS, _GRAPH, _FUNCTIONS = 1, 8, 7, 25
+_NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 2, 5, 11, 12, 15
+_NODE_INPUT, _NODE_OUTPUT = 1, 2
+_TENSOR_NAME = 8
+
+
+def cut(path: Path, part: Part) -> bytes:
+    """The model between the tensors that the ``part`` reads, states among them, and those that it gives and leaves.
+
+    Its inputs and outputs are float32 of any shape. Raises ModelError where the graph has no such tensors, and what
+    reading the file raises.
+    """
+    reads = (*part.reads, *(state.given for state in part.states))
+    gives = (part.gives, *(state.left for state in part.states))
+    with mapped(path) as data:
+        try:
+            top = [f for f in fields(data, 0, len(data)) if f.number in (_IR, _OPSETS, _GRAPH, _FUNCTIONS)]
+            graphs = [f for f in top if f.number == _GRAPH and f.wire == BYTES]
+            inside = [f for graph in graphs for f in fields(data, graph.begin, graph.end) if f.wire == BYTES]
+            nodes = [f for f in inside if f.number == _NODE]
+            ends = [_ends(data, node) for node in nodes]
+            kept, lacking = _between(ends, reads, gives)
+            weights = {name: f for f in inside if f.number == _INITIALIZER for name in _strings(data, f, _TENSOR_NAME)}
+        except Damaged:
+            raise ModelError(f"{path} is cut short; copy or export it again") from None
+        known = {name for _, outputs in ends for name in outputs} | weights.keys()
+        known |= {name for f in inside if f.number == _INPUT for name in _strings(data, f, 1)}
+        missing = [name for name in (*reads, *gives, *sorted(lacking - weights.keys())) if name not in known]
+        if missing or lacking - weights.keys():
+            name = (missing or sorted(lacking - weights.keys()))[0]
+            raise ModelError(f"{path} has no tensor {name}, at which its spec cuts it; export it again")
+        graph = b"".join(
+            [
+                *(bytes_field(_NODE, data[f.begin : f.end]) for f, keep in zip(nodes, kept, strict=True) if keep),
+                text_field(_NAME, part.gives),
+                *(bytes_field(_INITIALIZER, data[f.begin : f.end]) for name, f in weights.items() if name in lacking),
+                *(bytes_field(_INPUT, _float_tensor(name)) for name in reads),
+                *(bytes_field(_OUTPUT, _float_tensor(name)) for name in gives),
+            ]
+        )
+        head = b"".join(_again(data, f) for f in top if f.number != _GRAPH)
+    return head + bytes_field(_GRAPH, graph)
+
+
+def _between(
+    ends: Sequence[tuple[list[str], list[str]]], reads: Sequence[str], gives: Sequence[str]
+) -> tuple[list[bool], set[str]]:
+    """Which nodes, by their inputs and outputs, lead from ``reads`` to ``gives``, and what else they need."""
+    needed, kept = set(gives), [False] * len(ends)
+    for index in range(len(ends) - 1, -1, -1):  # nodes are in the order in which they run
+        inputs, outputs = ends[index]
+        if needed & (set(outputs) - set(reads)):
+            kept[index] = True
+            needed |= set(inputs) - {""}
+    made = {name for keep, (_, outputs) in zip(kept, ends, strict=True) if keep for name in outputs}
+    return kept, needed - made - set(reads)
+
+
+def _ends(data: bytes | mmap, node: Field) -> tuple[list[str], list[str]]:
+    """Names of a node's inputs and outputs."""
+    return list(_strings(data, node, _NODE_INPUT)), list(_strings(data, node, _NODE_OUTPUT))
+
+
+def _strings(data: bytes | mmap, message: Field, number: int) -> Iterator[str]:
+    for field in fields(data, message.begin, message.end):
+        if field.number == number and field.wire == BYTES:
+            yield bytes(data[field.begin : field.end]).decode("utf-8", "replace")
+
+
+def _float_tensor(name: str) -> bytes:
+    """A ValueInfoProto of float32 without a shape."""
+    return text_field(1, name) + bytes_field(2, bytes_field(1, number_field(1, 1)))
+
+
+def _again(data: bytes | mmap, field: Field) -> bytes:
+    """A field as it was read."""
+    if field.wire == BYTES:
+        return bytes_field(field.number, data[field.begin : field.end])
+    return number_field(field.number, field.value)
