@@ -13,6 +13,7 @@ from ortsep.base import interrupt
 from ortsep.base.errors import UsageError
 from ortsep.commands import flags, habits, help
 from ortsep.commands.ending import run_to_end
+from ortsep.commands.lars import lars
 from ortsep.commands.serving import serve
 
 app = typer.Typer(
@@ -392,6 +393,9 @@ def score(
         quiet=quiet,
     )
     _leave(score_command(models, settings))
+
+
+app.command(cls=help.Command, short_help=help.SHORT["lars"], help=help.LARS, epilog=help.LARS_EXAMPLES)(lars)
 
 
 app.command(cls=help.Command, short_help=help.SHORT["serve"], help=help.SERVE, epilog=help.SERVE_EXAMPLES)(serve)

@@ -77,7 +77,9 @@ def has_tags(path: str | Path) -> bool:
 
 
 def _of_libsndfile(path: str | Path) -> dict[str, tuple[str, ...]]:
-    with contextlib.suppress(soundfile.SoundFileError, OSError), soundfile.SoundFile(path) as file:
+    # Opened here: a name that is no Unicode can't be told to libsndfile.
+    problems = contextlib.suppress(soundfile.SoundFileError, OSError)
+    with problems, Path(path).open("rb") as raw, soundfile.SoundFile(raw) as file:
         return {name: (value,) for name, value in file.copy_metadata().items() if name in _INFO and value}
     return {}
 

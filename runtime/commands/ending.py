@@ -130,7 +130,7 @@ def _fail(error: OrtsepError, status: int, cause: Exception | None = None) -> No
     screen.clear()
     if "--debug" in sys.argv:
         raise cause or error
-    if "--json" in sys.argv:
+    if "--json" in sys.argv or sys.argv[1:2] == ["lars"]:  # which answers in JSON always
         try:
             print(json.dumps({"version": __version__, "error": str(error), "status": status}), flush=True)
         except OSError:

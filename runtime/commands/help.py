@@ -19,6 +19,7 @@ SHORT = {
     "bench": "Measure speed and memory here.",
     "score": "Measure how well models separate, by true stems.",
     "serve": "Separate over HTTP, with a page in the browser.",
+    "lars": "Answer as a drum service does, in JSON.",
     "doctor": "Examine execution providers, packages and decoders.",
     "completion": "Complete commands, models and stems in your shell.",
 }
@@ -107,6 +108,16 @@ COMPLETIONS = """\
   echo 'ortsep completion fish | source' >> ~/.config/fish/config.fish
 """
 COMPLETE = "What fits behind LINE, a line each; for the scripts of the shells."
+LARS = """\
+Take drums apart as a drum service does, and answer in JSON on stdout.
+
+With LarsNet where it is exported; else the drums of a song model that is, by drums_mini, which is always here; else
+drums_mini alone. The answer's "fallback" says which, and why.
+"""
+LARS_EXAMPLES = """\
+  ortsep lars separate --input drums.wav --output-dir stems
+  ortsep lars separate --input drums.wav --output-dir stems --stems kick,snare --format flac --sample-rate 48000
+"""
 SERVE = "Serve separations over HTTP, with a page: open the address that it prints."
 SERVE_EXAMPLES = """\
   ortsep serve
