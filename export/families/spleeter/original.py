@@ -18,6 +18,7 @@ from ortsep.base.whole import scratch
 from ortsep.export.families.spleeter import reference, tensorflow_route
 from ortsep.export.families.spleeter.config import configured
 from ortsep.export.families.spleeter.graph import spleeter_graph
+from ortsep.export.families.spleeter.torch_files import read_stems, stem_files
 from ortsep.export.families.spleeter.weights import (
     Architecture,
     check,
@@ -133,9 +134,10 @@ def load(card: Card, choice: Choice) -> Spleeter:
     """A model from the official archive, from one's own checkpoint, or random.
 
     ``choice.path``: a folder with ``model.index`` and ``model.data-*`` (or whichever its file ``checkpoint`` names), an
-    ``.index`` file, or an archive like the official one; ``choice.config`` is the json that it was trained with, where
-    that is none of Spleeter's own. Raises DownloadError, FileMissing, WeightsError, and
-    UsageError for a part of the stems, and MissingDependency where the route is TensorFlow's and it is not installed.
+    ``.index`` file, an archive like the official one, or PyTorch ports' files of arrays, the folder or one of them;
+    ``choice.config`` is the json that it was trained with, where that is none of Spleeter's own. Raises DownloadError,
+    FileMissing, WeightsError, and UsageError for a part of the stems, and MissingDependency where the route is
+    TensorFlow's and it is not installed.
     """
     if choice.config is not None:
         if choice.official:
@@ -170,6 +172,8 @@ def _official(card: Card, choice: Choice) -> _Files:
 def _local(path: Path) -> _Files:
     if not path.exists():
         raise FileMissing(f"there is nothing at {path}; give the folder that holds model.index to --weights")
+    if files := stem_files(path):
+        return _Files(read_stems(files), path.name, " ".join(map(file_sha256, files)))
     if path.is_file() and path.name.endswith((".tar.gz", ".tgz")):
         sha256 = file_sha256(path)
         prefix = _unpacked(path, sha256)
