@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from ortsep import __version__
 from ortsep.server.archive import zipped
@@ -40,7 +41,11 @@ _UPLOAD: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["song"],
-                    "properties": {"song": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "song": {"type": "string", "format": "binary"},
+                        **SeparationRequest.model_json_schema()["properties"],
+                    },
+                    "additionalProperties": False,
                     "description": "The song as the file 'song', and the options as further fields.",
                 }
             },
@@ -48,6 +53,18 @@ _UPLOAD: dict[str, Any] = {
         },
     }
 }
+_LINKS = {
+    name: {
+        "operationRef": f"#/paths/~1v1~1separations~1{{id}}{path}/{method}",
+        "parameters": {"id": "$response.body#/id"},
+    }
+    for name, path, method in (
+        ("status", "", "get"),
+        ("delete", "", "delete"),
+        *((name, f"~1{name}", "get") for name in ("events", "archive", "pictures", "report", "song")),
+    )
+}
+"""What can be asked about the separation that an answer tells of, for the OpenAPI document."""
 
 
 class Token(BaseModel):
@@ -100,8 +117,15 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def by_status(request: Request, error: HTTPException) -> Response:
-        said = f"there is nothing at {request.url.path[:100]}" if error.status_code == 404 else str(error.detail)
-        return Problem(error.status_code, said, error.headers).response()
+        path, said, headers = request.url.path[:100], str(error.detail), dict(error.headers or {})
+        if error.status_code == 404:
+            said = f"there is nothing at {path}; /v1/openapi.json says what is where"
+        elif error.status_code == 405:
+            headers["allow"] = ", ".join(
+                _methods(app, request)
+            )  # of all routes; the framework names those of the first
+            said = f"{request.method[:20]} is nothing that {path} takes; it takes {headers['allow']}"
+        return Problem(error.status_code, said, headers).response()
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -116,13 +140,23 @@ def _add_errors(app: FastAPI) -> None:
         ).response()
 
 
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Every method that some route takes at a request's path."""
+    routes = [route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)]
+    return sorted({method for route in routes for method in route.methods or ()})
+
+
 def _add_separations(app: FastAPI, service: Service, settings: Settings, metrics: Metrics, rate: Rate) -> None:
     @app.post(
         _BASE,
         status_code=202,
         summary="Separate a song",
         openapi_extra=_UPLOAD,
-        responses=described(400, 401, 404, 408, 413, 415, 422, 429, 507),
+        responses={
+            **described(400, 401, 404, 408, 413, 415, 422, 429, 507),
+            200: {"description": "The separation that this Idempotency-Key began"},
+            202: {"description": "Accepted", "links": _LINKS},
+        },
     )
     async def separate(
         request: Request,
@@ -158,17 +192,22 @@ def _add_separations(app: FastAPI, service: Service, settings: Settings, metrics
     ) -> dict[str, Any]:
         return {"separations": [service.document(job) for job in service.store.newest(limit, before)]}
 
-    @app.get(_ID, summary="How a separation stands", responses=described(401, 404))
+    @app.get(_ID, summary="How a separation stands", responses=described(401, 404, 422))
     async def status(id: str) -> dict[str, Any]:
         return service.document(service.get(id))
 
-    @app.get(_ID + "/events", summary="Its way, as server-sent events", responses=described(401, 404))
+    @app.get(
+        _ID + "/events",
+        summary="Its way, as server-sent events",
+        response_class=Response,
+        responses=described(401, 404, 422, gives="text/event-stream"),
+    )
     async def way(id: str) -> Response:
         service.get(id)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(events(service, id), media_type="text/event-stream", headers=headers)
 
-    @app.delete(_ID, status_code=204, summary="Cancel it and remove its files", responses=described(401, 404))
+    @app.delete(_ID, status_code=204, summary="Cancel it and remove its files", responses=described(401, 404, 422))
     async def delete(id: str) -> Response:
         await run_in_threadpool(service.delete, id)
         return Response(status_code=204)
@@ -178,7 +217,11 @@ def _add_results(app: FastAPI, service: Service) -> None:
     private = {"cache-control": "private, max-age=3600"}
 
     @app.api_route(
-        _ID + "/stems/{name}", methods=["GET", "HEAD"], summary="One stem", responses=described(401, 404, 409)
+        _ID + "/stems/{name}",
+        methods=["GET", "HEAD"],
+        summary="One stem",
+        response_class=Response,
+        responses=described(401, 404, 409, 422, gives="audio/*"),
     )
     async def stem(id: str, name: str, download: bool = False) -> Response:
         path = service.file(id, name)
@@ -186,12 +229,21 @@ def _add_results(app: FastAPI, service: Service) -> None:
         return FileResponse(path, headers=private, filename=named)
 
     @app.api_route(
-        _ID + "/song", methods=["GET", "HEAD"], summary="The song as it was sent", responses=described(401, 404)
+        _ID + "/song",
+        methods=["GET", "HEAD"],
+        summary="The song as it was sent",
+        response_class=Response,
+        responses=described(401, 404, 422, gives="application/octet-stream"),
     )
     async def song(id: str) -> Response:
         return FileResponse(service.song(id), headers=private, media_type="application/octet-stream")
 
-    @app.get(_ID + "/archive", summary="All stems as a zip", responses=described(401, 404, 409))
+    @app.get(
+        _ID + "/archive",
+        summary="All stems as a zip",
+        response_class=Response,
+        responses=described(401, 404, 409, 422, gives="application/zip"),
+    )
     async def archive(id: str) -> Response:
         files = service.stems(id)
         name = _download_name(service.get(id), "stems.zip")
@@ -202,7 +254,9 @@ def _add_results(app: FastAPI, service: Service) -> None:
             headers={k: v for k, v in headers.items() if k in ("content-disposition", "cache-control")},
         )
 
-    @app.get(_ID + "/pictures", summary="Outlines and spectrograms, for drawing", responses=described(401, 404, 409))
+    @app.get(
+        _ID + "/pictures", summary="Outlines and spectrograms, for drawing", responses=described(401, 404, 409, 422)
+    )
     async def drawn(id: str) -> Response:
         """Drawn after the job is done: the answer waits for them a while."""
         job = service.finished(id)
@@ -212,7 +266,12 @@ def _add_results(app: FastAPI, service: Service) -> None:
             raise Problem(404, "nothing is drawn of this separation; its stems are there")
         return FileResponse(service.beside(id, RESULT), media_type="application/json", headers=private)
 
-    @app.get(_ID + "/report", summary="The report page", responses=described(401, 404, 409))
+    @app.get(
+        _ID + "/report",
+        summary="The report page",
+        response_class=Response,
+        responses=described(401, 404, 409, 422, gives="text/html"),
+    )
     async def report(id: str) -> Response:
         text = await run_in_threadpool(service.beside(id, PAGE).read_text, "utf-8")
         return HTMLResponse(text, headers={"content-security-policy": REPORT_POLICY})
@@ -251,13 +310,18 @@ def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:
             raise Problem(503, "the queue is full; send songs later")
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Counts for Prometheus", responses=described(401))
+    @app.get(
+        "/metrics",
+        summary="Counts for Prometheus",
+        response_class=Response,
+        responses=described(401, gives="text/plain"),
+    )
     async def counts() -> Response:
         return Response(metrics.text(service), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_page(app: FastAPI, settings: Settings, sessions: Sessions) -> None:
-    @app.get("/v1/session", summary="Whether this server wants a token", include_in_schema=False)
+    @app.get("/v1/session", summary="Whether this server wants a token")
     async def wanted(request: Request) -> dict[str, bool]:
         open_ = not settings.token or sessions.known(session_of(request.headers.get("cookie", "")))
         return {"token": bool(settings.token), "open": open_}
@@ -271,7 +335,7 @@ def _add_page(app: FastAPI, settings: Settings, sessions: Sessions) -> None:
         answer.set_cookie(COOKIE, sessions.begin(), httponly=True, samesite="strict", secure=secure, max_age=30 * 86400)
         return answer
 
-    @app.delete("/v1/session", status_code=204, summary="Forget the cookie", include_in_schema=False)
+    @app.delete("/v1/session", status_code=204, summary="Forget the cookie")
     async def end(request: Request) -> Response:
         sessions.end(session_of(request.headers.get("cookie", "")))
         answer = Response(status_code=204)

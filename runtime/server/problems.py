@@ -43,6 +43,11 @@ SCHEMA = {
 """For the OpenAPI document."""
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """The errors of a route, for its entry in the OpenAPI document."""
-    return {status: {"description": HTTPStatus(status).phrase, "content": SCHEMA} for status in statuses}
+def described(*statuses: int, gives: str | None = None) -> dict[int | str, dict[str, object]]:
+    """What a route answers beside JSON, for its entry in the OpenAPI document: its errors, and the kind of its 200."""
+    found: dict[int | str, dict[str, object]] = {
+        status: {"description": HTTPStatus(status).phrase, "content": SCHEMA} for status in statuses
+    }
+    if gives is not None:
+        found[200] = {"description": "OK", "content": {gives: {}}}
+    return found
