@@ -3,9 +3,9 @@
     python benchmarks/serve_faults.py [--kills 100] [--requests 10000] [--examples 300] [--schemathesis PATH]
 
 Kills the server in all states and starts it again, kills its workers, sends songs that stop half-way and reads answers
-that it then drops, and sends malformed requests: bytes changed by chance, and what schemathesis (4 or later, where
-it is installed) makes of the OpenAPI document, some fifty requests an example. In the end every job has ended well or with a
-reason, no half-written stem is served, and no file is left of what was deleted.
+that it then drops, and sends malformed requests: bytes changed by chance, and what schemathesis (4 or later, where it
+is installed) makes of the OpenAPI document, some fifty requests an example. In the end every job has ended well or with
+a reason, no half-written stem is served, and no file is left of what was deleted.
 """
 
 import argparse
