@@ -78,31 +78,11 @@ def ahead(
     ready: queue.Queue[object] = queue.Queue(maxsize=depth)
     stopping = threading.Event()
 
-    def put(item: object) -> bool:
-        while not stopping.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            with closed(items) as iterator:
-                for item in iterator:
-                    if not put(item):
-                        break
-                    del item
-            put(_END)
-        except BaseException as error:
-            put(_Failure(error))
-
     def wake() -> None:
         with contextlib.suppress(queue.Full):
             ready.put_nowait(_CANCELLED)
 
-    thread = threading.Thread(target=work, name="ortsep-ahead", daemon=True)
+    thread = threading.Thread(target=_fill, args=(ready, items, stopping), name="ortsep-ahead", daemon=True)
     thread.start()
     ended = False
     try:
@@ -125,6 +105,29 @@ def ahead(
         if on_close is not None and not ended:
             on_close()
         thread.join(PATIENCE)
+
+
+def _fill(ready: "queue.Queue[object]", items: Iterable[object], stopping: threading.Event) -> None:
+    """Put ``items`` into ``ready``, then ``_END`` or the ``_Failure`` that ended them, until ``stopping`` is set."""
+
+    def put(item: object) -> bool:
+        while not stopping.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    try:
+        with closed(items) as iterator:
+            for item in iterator:
+                if not put(item):
+                    break
+                del item
+        put(_END)
+    except BaseException as error:
+        put(_Failure(error))
 
 
 class _Failure:

@@ -106,13 +106,7 @@ def optimize_file(
     with scratch("ortsep-optimize") as folder:
         fast = folder / "optimized.onnx"
         save_model(made, fast)
-        given = run_graph(source, inputs)
-        exact, changed = optimize(model, [step_norm, step_means])
-        reference = run_graph(exact, inputs) if any(report.changed for report in changed) else given
-        result = run_graph(fast, inputs)
-        db, db_given, db_untouched = (
-            _worst(a, b) for a, b in ((reference, result), (reference, given), (given, result))
-        )
+        db, db_given, db_untouched = _compared(source, model, fast, inputs)
         if not db >= gate or not db_untouched >= min(gate, FLOOR):
             raise ModelError(
                 f"{source} was not written anew: the rewritten graph has {db:.1f} dB against it ({db_untouched:.1f} dB "
@@ -132,6 +126,14 @@ def optimize_file(
     return Optimized(
         output, tuple(reports), sides[0], sides[1], db, db_given, db_untouched, gate, precision, known, found
     )
+
+
+def _compared(source: Path, model: onnx.ModelProto, fast: Path, inputs: Mapping[str, Any]) -> tuple[float, ...]:
+    """``db``, ``db_given`` and ``db_untouched`` of an Optimized."""
+    given, result = run_graph(source, inputs), run_graph(fast, inputs)
+    exact, changed = optimize(model, [step_norm, step_means])
+    reference = run_graph(exact, inputs) if any(report.changed for report in changed) else given
+    return _worst(reference, result), _worst(reference, given), _worst(given, result)
 
 
 def _loaded(path: Path) -> onnx.ModelProto:

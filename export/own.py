@@ -10,14 +10,10 @@ T frames, N samples), with any transform outside:
 """
 
 import contextlib
-import hashlib
-import importlib.util
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +23,13 @@ import torch
 
 from ortsep.base.arrays import F32
 from ortsep.base.decibels import snr
-from ortsep.base.errors import FileMissing, ModelError, UsageError, WeightsError
+from ortsep.base.errors import FileMissing, ModelError, UsageError
 from ortsep.export.family import OWN, Choice, Complex, Float, Original, stereo
 from ortsep.export.graph.precision import GATES, run_graph
+from ortsep.export.own_source import digest_of, load_into, network_of
 from ortsep.export.passes import optimize
 from ortsep.export.simplify import simplify
 from ortsep.export.torch_graph import free_axes, graph_of
-from ortsep.export.weights.checkpoints import load_state, plain_state
 from ortsep.models.decode import decode
 from ortsep.models.spec import (
     STFT,
@@ -161,14 +157,14 @@ def open_own(name: str, choice: Choice) -> "OwnNetwork":
     own: Own = decode(Own, data, "settings", str(choice.config or "--set"))
     if choice.seed is not None:
         torch.manual_seed(choice.seed)
-    network = _made(source)
+    network = network_of(source)
     if choice.path is not None:
-        _load(network, choice.path)
+        load_into(network, choice.path)
     module, _, factory = source.rpartition(":")
     spec = own.spec(f"{Path(module).stem.rpartition('.')[2]}-{factory}")
     weights = choice.path.name if choice.path else f"{OWN}{Path(module).name}:{factory}"
     random = choice.seed is not None
-    told = Weights(f"random:{choice.seed}" if random else weights, _digest(network), own.licence, random=random)
+    told = Weights(f"random:{choice.seed}" if random else weights, digest_of(network), own.licence, random=random)
     return OwnNetwork(network.eval().float(), replace(spec, weights=told), own, choice.say)
 
 
@@ -188,69 +184,6 @@ def _value(text: str) -> Any:
     with contextlib.suppress(tomllib.TOMLDecodeError):
         return tomllib.loads(f"x = {text}")["x"]
     return text
-
-
-def _made(source: str) -> torch.nn.Module:
-    """The network that MODULE:FACTORY is or makes. Raises UsageError, FileMissing, ModelError."""
-    name, _, factory = source.rpartition(":")
-    if not name or not factory:
-        raise UsageError(f"--torch {source} is not MODULE:FACTORY; write my_net.py:build, or package.module:Net")
-    try:
-        found: Any = _module(name)
-        for part in factory.split("."):
-            found = getattr(found, part)
-        network = found if isinstance(found, torch.nn.Module) else found()
-    except (UsageError, FileMissing):
-        raise
-    except Exception as error:  # the user's own code, of whatever kind
-        cause = (str(error).splitlines() or [""])[0][:200]
-        raise ModelError(f"{source} gives no network ({type(error).__name__}: {cause}); mend it") from error
-    if not isinstance(network, torch.nn.Module):
-        raise UsageError(f"{source} gives a {type(network).__name__}, not a torch.nn.Module; name a function that does")
-    return network
-
-
-def _module(name: str) -> Any:
-    if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise FileMissing(f"there is no module {path}; check the path given to --torch")
-        found = importlib.util.spec_from_file_location(path.stem, path)
-        assert found is not None and found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        with _importable(path.parent):
-            found.loader.exec_module(module)
-        return module
-    with _importable(Path.cwd()):
-        return import_module(name)
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Modules in ``folder`` can be imported inside, as where python runs a file of it."""
-    sys.path.insert(0, str(folder.absolute()))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder.absolute()))
-
-
-def _load(network: torch.nn.Module, path: Path) -> None:
-    """Give ``network`` the parameters in a checkpoint, all of them. Raises WeightsError, FileMissing."""
-    state = plain_state(load_state(path), path)
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        lines = [" ".join(line.split()) for line in str(error).splitlines()[1:]] or [str(error)]
-        raise WeightsError(f"{path} is not of this network ({lines[0][:200]}); name its own checkpoint") from error
-
-
-def _digest(network: torch.nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
-    return found.hexdigest()
 
 
 class OwnNetwork(Original):

@@ -10,10 +10,10 @@ import typer
 
 from ortsep import __version__
 from ortsep.base import interrupt
-from ortsep.base.errors import UsageError
-from ortsep.commands import flags, habits, help
+from ortsep.commands import choices, flags, habits, help
 from ortsep.commands.ending import run_to_end
 from ortsep.commands.lars import lars
+from ortsep.commands.running import run
 from ortsep.commands.serving import serve
 
 app = typer.Typer(
@@ -45,133 +45,7 @@ def _root(
         typer.echo(context.get_help())
 
 
-@app.command(cls=help.Command, short_help=help.SHORT["run"], help=help.RUN, epilog=help.RUN_EXAMPLES)
-def run(
-    words: Annotated[list[str], typer.Argument(metavar="[MODEL] SONG...", show_default=False)],
-    model: flags.RunModel = None,
-    then: flags.Then = None,
-    recursive: flags.Recursive = False,
-    stems: flags.Stems = "",
-    two_stems: flags.TwoStems = None,
-    residual: flags.Residual = False,
-    start: flags.Start = 0.0,
-    duration: flags.Duration = None,
-    raw: flags.Raw = None,
-    downmix: flags.Downmix = False,
-    allow_truncated: flags.AllowTruncated = False,
-    output: flags.Output = "separated",
-    template: flags.Template = "{model}/{song}/{stem}.{ext}",
-    format: flags.Format = None,
-    subtype: flags.Subtype = None,
-    flac: flags.Flac = False,
-    mp3: flags.Mp3 = False,
-    int24: flags.Int24 = False,
-    float32: flags.Float32 = False,
-    tags: flags.Tagged = True,
-    mp3_bitrate: flags.Bitrate = None,
-    quality: flags.Quality = None,
-    clip_mode: flags.ClipMode = flags.Clip.rescale,
-    rate: flags.Rate = None,
-    skip_existing: flags.SkipExisting = False,
-    report: flags.Page = False,
-    inline_audio: flags.InlineAudio = False,
-    overlap: flags.Overlap = None,
-    shifts: flags.Shifts = 0,
-    seed: flags.Seed = 0,
-    tta: flags.Tta = False,
-    denoise: flags.Denoise = False,
-    compensate: flags.Compensate = flags.Gain.stem,
-    dry_run: flags.DryRun = False,
-    chunk: flags.Chunk = None,
-    wiener: flags.Wiener = False,
-    niter: flags.Niter = None,
-    softmask: flags.Softmask = False,
-    alpha: flags.Alpha = None,
-    wiener_window: flags.WienerWindow = None,
-    rest: flags.Rest = False,
-    exponent: flags.Exponent = None,
-    mask_extension: flags.MaskExtension = None,
-    models_dir: flags.ModelsDir = None,
-    provider: flags.Device = flags.Provider.auto,
-    threads: flags.Threads = None,
-    jobs: flags.Jobs = 1,
-    timeout: flags.Timeout = None,
-    manifest: flags.Manifest = None,
-    shard: flags.ShardOf = None,
-    on: flags.On = None,
-    tries: flags.Tries = 3,
-    report_to: flags.ReportTo = None,
-    progress: flags.Telling = flags.Progress.bar,
-    json_: flags.Json = False,
-    quiet: flags.Quiet = False,
-    verbose: flags.Verbose = False,
-    debug: flags.Debug = False,
-) -> None:
-    with interrupt.at_once():
-        from ortsep.commands.run import run_songs
-        from ortsep.commands.settings import Far, RunSettings
-        from ortsep.options import Options
-        from ortsep.songs.record import Files
-
-    options = Options(
-        stems=tuple(s.strip() for s in stems.split(",") if s.strip()),
-        two_stems=two_stems,
-        residual=residual,
-        overlap=overlap,
-        shifts=shifts,
-        seed=seed,
-        tta=tta,
-        denoise=denoise,
-        compensate=compensate.value,
-        chunk=chunk,
-        niter=niter,
-        softmask=softmask or None,
-        alpha=alpha,
-        wiener_window=wiener_window,
-        exponent=exponent,
-        mask_extension=mask_extension.value if mask_extension else None,
-        wiener=wiener or None,
-        rest=rest,
-    )
-    kind, coding = habits.file_kind(format, subtype, flac=flac, mp3=mp3, int24=int24, float32=float32)
-    files = Files(
-        output=output,
-        template=template,
-        format=kind,
-        subtype=coding,
-        bitrate=mp3_bitrate,
-        quality=quality,
-        clip=clip_mode.value,
-        rate=rate,
-        start=start,
-        duration=habits.length(duration),
-        downmix=downmix,
-        allow_truncated=allow_truncated,
-        skip_existing=skip_existing,
-        tags=tags,
-        inline_audio=inline_audio,
-    )
-    if inline_audio and not json_:
-        raise UsageError("--inline-audio puts the samples into the JSON document: add --json")
-    name = "coreml" if provider is flags.Provider.mps else provider.value
-    loading = {"provider": name, "threads": threads}
-    settings = RunSettings(
-        model=model,
-        then=tuple(then or ()),
-        recursive=recursive,
-        jobs=jobs,
-        raw=raw,
-        timeout=timeout,
-        progress=progress.value,
-        report=report,
-        as_json=json_,
-        quiet=quiet,
-        verbose=verbose,
-        debug=debug,
-        dry=dry_run,
-        far=Far(manifest, shard, on, tries, report_to),
-    )
-    _leave(run_songs(words, options, files, loading, settings))
+app.command(cls=help.Command, short_help=help.SHORT["run"], help=help.RUN, epilog=help.RUN_EXAMPLES)(run)
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["models"], help=help.MODELS, epilog=help.MODELS_EXAMPLES)
@@ -206,13 +80,13 @@ def export(
     stems: flags.Stems = "",
     portable: flags.Portable = False,
     simplify: flags.Simplify = False,
-    precision: flags.Precise = flags.Precision.fp32,
-    progress: flags.Telling = flags.Progress.bar,
+    precision: flags.Precise = choices.Precision.fp32,
+    progress: flags.Telling = choices.Progress.bar,
     route: Annotated[
         str, typer.Option("--route", help="For Spleeter: direct (the default), or tensorflow, with tf2onnx.")
     ] = "",
     contract: Annotated[
-        flags.ExportContract | None,
+        choices.ExportContract | None,
         typer.Option("--contract", help="waveform: one graph with the STFT inside, for programs without one."),
     ] = None,
     source: Annotated[
@@ -246,7 +120,7 @@ def optimize(
     gate: Annotated[float | None, typer.Option("--gate", help="dB that the result must keep; 90 for fp32.")] = None,
     portable: flags.Portable = False,
     simplify: flags.Simplify = False,
-    precision: flags.Precise = flags.Precision.fp32,
+    precision: flags.Precise = choices.Precision.fp32,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -364,7 +238,7 @@ def score(
     ] = None,
     only: Annotated[str, typer.Option("--only", metavar="A,B", help="Only these stems.")] = "",
     museval: Annotated[bool, typer.Option("--museval", help="Also its ISR, SIR and SAR; slow.")] = False,
-    provider: flags.Device = flags.Provider.auto,
+    provider: flags.Device = choices.Provider.auto,
     threads: flags.Threads = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="All figures, a line an estimate.")] = None,
     picture: Annotated[
@@ -384,7 +258,7 @@ def score(
         songs=tuple(songs or ()),
         stems_from=tuple(stems_from or ()),
         only=tuple(s.strip() for s in only.split(",") if s.strip()),
-        provider="coreml" if provider is flags.Provider.mps else provider.value,
+        provider="coreml" if provider is choices.Provider.mps else provider.value,
         threads=threads,
         museval=museval,
         csv=csv,

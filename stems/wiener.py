@@ -43,10 +43,9 @@ def wiener(
     frames (0: all) are filtered on their own, so that a song may come in pieces of a multiple of it. First estimates
     are the magnitudes with the mixture's phase or, with ``softmask``, the mixture times v^alpha / (eps + sum v^alpha).
     The residual, the mixture minus all of them, is one more source; with ``rest`` it takes part in the EM but is not
-    returned. Each iteration takes from the estimates y a
-    source's power p (mean over channels) and spatial covariance R = sum_t y y^H / (eps + sum_t p), and sets
-    y = p R (sum p R + sqrt(eps) I)^-1 x. It is computed in float64 whatever the input: in float32, where the channels
-    are nearly equal, the inverse leaves 60 dB.
+    returned. Each iteration takes from the estimates y a source's power p (mean over channels) and spatial covariance
+    R = sum_t y y^H / (eps + sum_t p), and sets y = p R (sum p R + sqrt(eps) I)^-1 x. It is computed in float64 whatever
+    the input: in float32, where the channels are nearly equal, the inverse leaves 60 dB.
 
     Where it departs from the original: a channel that is exactly zero has zero estimates, so that silence stays silent;
     and a lone source, which the EM would give the whole mixture (the original refuses it), is filtered against the
@@ -61,13 +60,8 @@ def wiener(
     out[:sources, :, seen:] = 0
     if residual:
         out[sources, :, seen:] = mixture[:, seen:]
-    first = partial(
-        _first_gains,
-        softmask=softmask,
-        alpha=alpha,
-        rest=residual or (iterations > 0 and (rest or sources == 1)),
-        eps=eps,
-    )
+    more = residual or (iterations > 0 and (rest or sources == 1))
+    first = partial(_first_gains, softmask=softmask, alpha=alpha, rest=more, eps=eps)
 
     def filter_tile(f: slice, t: slice, scale: float) -> None:
         if iterations == 1 and channels == 2:
@@ -85,18 +79,22 @@ def wiener(
             target.real[s, c] = y[:, s, 0, c]
             target.imag[s, c] = y[:, s, 1, c]
 
-    def tiles() -> Iterator[tuple[slice, slice, float]]:
-        step = min(window or frames, frames)
-        tall = max(1, TILE // max(1, step))
-        for start in range(0, frames, max(1, step)):
-            t = slice(start, start + step)
-            scale = max(1.0, _peak(mixture[..., t]) / HEADROOM) if iterations else 1.0
-            yield from ((slice(low, min(low + tall, seen)), t, scale) for low in range(0, seen, tall))
-
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
-        for done in [pool.submit(filter_tile, *tile) for tile in tiles()]:
+        for done in [pool.submit(filter_tile, *tile) for tile in _tiles(mixture, seen, window, bool(iterations))]:
             done.result()
     return out
+
+
+def _tiles(mixture: Complex, seen: int, window: int, scaled: bool) -> Iterator[tuple[slice, slice, float]]:
+    """Bins and frames of [C, F, T] below ``seen`` in pieces of some ``TILE``, and by how much the EM scales them down:
+    alike for all bins of a window."""
+    frames = mixture.shape[2]
+    step = min(window or frames, frames)
+    tall = max(1, TILE // max(1, step))
+    for start in range(0, frames, max(1, step)):
+        t = slice(start, start + step)
+        scale = max(1.0, _peak(mixture[..., t]) / HEADROOM) if scaled else 1.0
+        yield from ((slice(low, min(low + tall, seen)), t, scale) for low in range(0, seen, tall))
 
 
 def _peak(x: Complex) -> float:

@@ -91,22 +91,7 @@ def typed(
     bytes to be typed: b"\\x03" is Ctrl-C. ``hang_up`` closes the terminal at that moment; with ``often`` it is called
     further.
     """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    everything = {**os.environ, "TERM": "xterm-256color", **(env or {})}
-    for name in ("COLUMNS", "LINES"):
-        everything.pop(name, None)
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=everything,
-        stdin=theirs,
-        stdout=theirs if stdout is None else stdout,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
-    )
-    os.close(theirs)
+    process, ours = _begun(command, cwd, columns, rows, env or {}, stdout)
     seen = bytearray()
     deadline = time.monotonic() + timeout
     try:
@@ -137,3 +122,26 @@ def typed(
         if not hang_up:
             os.close(ours)
     return Seen(status, seen.decode(errors="replace"))
+
+
+def _begun(
+    command: Sequence[str | Path], cwd: Path, columns: int, rows: int, env: Mapping[str, str], stdout: int | None
+) -> tuple["subprocess.Popen[bytes]", int]:
+    """The process, and our end of its terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    everything = {**os.environ, "TERM": "xterm-256color", **env}
+    for name in ("COLUMNS", "LINES"):
+        everything.pop(name, None)
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=everything,
+        stdin=theirs,
+        stdout=theirs if stdout is None else stdout,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    return process, ours

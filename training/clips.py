@@ -4,6 +4,7 @@
 the pool of instruments.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +28,64 @@ def _row(rng: Rng, chances: Float) -> Float:
     return np.flatnonzero(rng.uniform(size=len(chances)) < chances)
 
 
+@dataclass(frozen=True)
+class Groove:
+    """What all bars of a pattern share: times in seconds, chances [16] a step, chances a bar, what keeps time."""
+
+    step: float
+    swing: float
+    kicks: Float
+    backbeat: Float
+    ghosts: Float
+    every: int
+    keeper: str
+    opens: float
+    hat_name: str
+    accents: Float
+    pedal: bool
+    crashes: float
+    quarter_crash: bool
+    sticks: bool
+    fills: float
+    both: bool
+
+    @classmethod
+    def drawn(cls, rng: Rng, instruments: dict[str, Instrument]) -> "Groove":
+        step = 60 / float(log_uniform(rng, 65, 190)) / 4
+        swing = rng.uniform(0, 0.33) * step if rng.uniform() < 0.25 else 0.0
+        kicks = np.clip(rng.uniform(0, 0.35, 16) + np.tile([0.35, 0, 0.1, 0], 4), 0, 1) * (rng.uniform(size=16) < 0.6)
+        kicks[0] = 0.95
+        backbeat = np.zeros(16)
+        beats = {0: [4, 12], 1: [8], 2: [4, 12, 14], 3: [2, 6, 10, 14]}
+        backbeat[beats[int(rng.choice(4, p=[0.6, 0.2, 0.1, 0.1]))]] = 0.96
+        hats = instruments["hihat"].strokes
+        return cls(
+            step=step,
+            swing=swing,
+            kicks=kicks,
+            backbeat=backbeat,
+            ghosts=rng.uniform(0, 0.3) * (rng.uniform(size=16) < rng.uniform(0, 0.6)),
+            every=int(rng.choice([1, 2, 2, 2, 4])),
+            keeper=str(rng.choice(["hihat", "ride", "toms", "none"], p=[0.55, 0.28, 0.14, 0.03])),
+            opens=rng.uniform(0, 0.3) if rng.uniform() < 0.5 else 0.0,
+            hat_name="half" if rng.uniform() < 0.12 and "half" in hats else "closed",
+            accents=rng.uniform(0.4, 1.0, 16),
+            pedal=rng.uniform() < 0.35 and "pedal" in hats,
+            crashes=rng.uniform(0.2, 1.0),
+            quarter_crash=rng.uniform() < 0.15,
+            sticks=rng.uniform() < 0.12 and "stick" in instruments["snare"].strokes,
+            fills=rng.uniform(0.2, 0.9),
+            both=rng.uniform() < 0.15,
+        )
+
+
+Add = Callable[[float, str, str, float], None]
+"""Takes a note: when (seconds), on what, which stroke, how hard."""
+
+
 def pattern(rng: Rng, seconds: float, instruments: dict[str, Instrument]) -> list[Stroke]:
     """A groove of bars of sixteen steps with fills; a tenth of the takes are random notes with no metre."""
     strokes: list[Stroke] = []
-    toms = list(instruments["tom"].strokes)
-    rides = list(instruments["ride"].strokes)
 
     def add(time: float, role: str, name: str, force: float) -> None:
         at = time + rng.normal(0, 0.004)
@@ -39,70 +93,62 @@ def pattern(rng: Rng, seconds: float, instruments: dict[str, Instrument]) -> lis
             strokes.append(Stroke(at, role, name, float(np.clip(force * rng.uniform(0.75, 1.15), 0.1, 1.0))))
 
     if rng.uniform() < 0.1:
-        for role, rate in zip(
-            ("kick", "snare", "tom", "hihat", "crash", "ride"), log_uniform(rng, 0.3, 5, 6), strict=True
-        ):
+        roles = ("kick", "snare", "tom", "hihat", "crash", "ride")
+        for role, rate in zip(roles, log_uniform(rng, 0.3, 5, 6), strict=True):
             for time in rng.uniform(0, seconds, rng.poisson(rate * seconds)):
                 add(time, role, str(rng.choice(list(instruments[role].strokes))), rng.uniform(0.3, 1))
         return strokes
-
-    step = 60 / float(log_uniform(rng, 65, 190)) / 4
-    swing = rng.uniform(0, 0.33) * step if rng.uniform() < 0.25 else 0.0
-    kicks = np.clip(rng.uniform(0, 0.35, 16) + np.tile([0.35, 0, 0.1, 0], 4), 0, 1) * (rng.uniform(size=16) < 0.6)
-    kicks[0] = 0.95
-    backbeat = np.zeros(16)
-    backbeat[{0: [4, 12], 1: [8], 2: [4, 12, 14], 3: [2, 6, 10, 14]}[int(rng.choice(4, p=[0.6, 0.2, 0.1, 0.1]))]] = 0.96
-    ghosts = rng.uniform(0, 0.3) * (rng.uniform(size=16) < rng.uniform(0, 0.6))
-    every = int(rng.choice([1, 2, 2, 2, 4]))
-    keeper = str(rng.choice(["hihat", "ride", "toms", "none"], p=[0.55, 0.28, 0.14, 0.03]))
-    opens = rng.uniform(0, 0.3) if rng.uniform() < 0.5 else 0.0
-    hat_name = "half" if rng.uniform() < 0.12 and "half" in instruments["hihat"].strokes else "closed"
-    accents = rng.uniform(0.4, 1.0, 16)
-    pedal = rng.uniform() < 0.35
-    crashes = rng.uniform(0.2, 1.0)
-    quarter_crash = rng.uniform() < 0.15
-    sticks = rng.uniform() < 0.12 and "stick" in instruments["snare"].strokes
-    fills = rng.uniform(0.2, 0.9)
-    both = rng.uniform() < 0.15
-
-    start = -rng.uniform(0, 16) * step
-    for bar in range(int((seconds - start) / (16 * step)) + 1):
-        at = start + bar * 16 * step
-        fill_from = int(rng.choice([0, 4, 8, 8, 12, 12])) if rng.uniform() < fills else 16
-        if rng.uniform() < crashes:
-            add(at, "crash", "hit", rng.uniform(0.6, 1))
-        times = at + np.arange(16) * step + swing * (np.arange(16) % 2)
-        for k in _row(rng, kicks):
-            add(times[k], "kick", "hit", 0.6 + 0.4 * accents[k])
-        for k in _row(rng, backbeat):
-            if k < fill_from:
-                add(times[k], "snare", "stick" if sticks else "hit", rng.uniform(0.75, 1))
-        for k in _row(rng, ghosts):
-            if k < fill_from:
-                add(times[k], "snare", "hit", rng.uniform(0.15, 0.45))
-        for k in range(0, min(16, fill_from if rng.uniform() < 0.8 else 16), every):
-            force = accents[k] * rng.uniform(0.8, 1.0)
-            if keeper == "hihat" or (both and keeper == "ride"):
-                is_open = rng.uniform() < opens and "open" in instruments["hihat"].strokes
-                add(times[k], "hihat", "open" if is_open else hat_name, force)
-            if keeper == "ride":
-                add(times[k], "ride", rides[-1] if rng.uniform() < 0.12 else rides[0], force)
-            elif keeper == "toms" and rng.uniform() < 0.7:
-                add(times[k], "tom", toms[-1] if rng.uniform() < 0.7 else str(rng.choice(toms)), force)
-            if quarter_crash and k % 4 == 0:
-                add(times[k], "crash", "hit", force)
-        if pedal and "pedal" in instruments["hihat"].strokes and keeper != "hihat":
-            for k in (4, 12):
-                add(times[k], "hihat", "pedal", 0.7)
-        order = np.sort(rng.integers(0, len(toms), 16)) if rng.uniform() < 0.7 else rng.integers(0, len(toms), 16)
-        density = rng.uniform(0.5, 1.0)
-        for k in range(fill_from, 16):
-            if rng.uniform() < density:
-                if rng.uniform() < 0.72:
-                    add(times[k], "tom", toms[order[k]], rng.uniform(0.5, 1))
-                else:
-                    add(times[k], "snare", "hit", rng.uniform(0.4, 1))
+    groove = Groove.drawn(rng, instruments)
+    length = 16 * groove.step
+    start = -rng.uniform(0, 16) * groove.step
+    for bar in range(int((seconds - start) / length) + 1):
+        _bar(rng, groove, start + bar * length, instruments, add)
     return strokes
+
+
+def _bar(rng: Rng, groove: Groove, at: float, instruments: dict[str, Instrument], add: Add) -> None:
+    """One bar from ``at`` seconds on: crash, kick, snare, what keeps time, the foot, and perhaps a fill."""
+    fill_from = int(rng.choice([0, 4, 8, 8, 12, 12])) if rng.uniform() < groove.fills else 16
+    if rng.uniform() < groove.crashes:
+        add(at, "crash", "hit", rng.uniform(0.6, 1))
+    times = at + np.arange(16) * groove.step + groove.swing * (np.arange(16) % 2)
+    for k in _row(rng, groove.kicks):
+        add(times[k], "kick", "hit", 0.6 + 0.4 * groove.accents[k])
+    for k in _row(rng, groove.backbeat):
+        if k < fill_from:
+            add(times[k], "snare", "stick" if groove.sticks else "hit", rng.uniform(0.75, 1))
+    for k in _row(rng, groove.ghosts):
+        if k < fill_from:
+            add(times[k], "snare", "hit", rng.uniform(0.15, 0.45))
+    for k in range(0, min(16, fill_from if rng.uniform() < 0.8 else 16), groove.every):
+        _keep_time(rng, groove, k, times[k], instruments, add)
+    if groove.pedal and groove.keeper != "hihat":
+        for k in (4, 12):
+            add(times[k], "hihat", "pedal", 0.7)
+    toms = list(instruments["tom"].strokes)
+    order = np.sort(rng.integers(0, len(toms), 16)) if rng.uniform() < 0.7 else rng.integers(0, len(toms), 16)
+    density = rng.uniform(0.5, 1.0)
+    for k in range(fill_from, 16):
+        if rng.uniform() < density:
+            if rng.uniform() < 0.72:
+                add(times[k], "tom", toms[order[k]], rng.uniform(0.5, 1))
+            else:
+                add(times[k], "snare", "hit", rng.uniform(0.4, 1))
+
+
+def _keep_time(rng: Rng, groove: Groove, k: int, time: float, instruments: dict[str, Instrument], add: Add) -> None:
+    """Step ``k`` of what keeps time in a groove."""
+    force = groove.accents[k] * rng.uniform(0.8, 1.0)
+    toms, rides = (list(instruments[role].strokes) for role in ("tom", "ride"))
+    if groove.keeper == "hihat" or (groove.both and groove.keeper == "ride"):
+        is_open = rng.uniform() < groove.opens and "open" in instruments["hihat"].strokes
+        add(time, "hihat", "open" if is_open else groove.hat_name, force)
+    if groove.keeper == "ride":
+        add(time, "ride", rides[-1] if rng.uniform() < 0.12 else rides[0], force)
+    elif groove.keeper == "toms" and rng.uniform() < 0.7:
+        add(time, "tom", toms[-1] if rng.uniform() < 0.7 else str(rng.choice(toms)), force)
+    if groove.quarter_crash and k % 4 == 0:
+        add(time, "crash", "hit", force)
 
 
 @dataclass(frozen=True)

@@ -1,64 +1,14 @@
 """The options of the command line, each declared once: its names, its help, and the panel of the help it stands in."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ortsep.commands.choices import Clip, Extension, Gain, Precision, Progress, Provider, Use
+
 WHAT, WHERE, HOW, FILTERS = "What to separate", "Where to", "How", "Filters of magnitude models"
 MACHINE, MANY, TOLD = "Machine", "Lists and clusters", "What is told"
-
-
-class Provider(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    coreml = "coreml"
-    openvino = "openvino"
-    openvino_bf16 = "openvino-bf16"
-    mps = "mps"
-
-
-class Extension(StrEnum):
-    zeros = "zeros"
-    average = "average"
-
-
-class Clip(StrEnum):
-    rescale = "rescale"
-    clamp = "clamp"
-    none = "none"
-
-
-class Progress(StrEnum):
-    bar = "bar"
-    json = "json"
-
-
-class Use(StrEnum):
-    song = "song"
-    vocals = "vocals"
-    drums = "drums"
-    speech = "speech"
-    cleaning = "cleaning"
-    parts = "parts"
-
-
-class Precision(StrEnum):
-    fp32 = "fp32"
-    fp16_weights = "fp16-weights"
-    int8 = "int8"
-
-
-class Gain(StrEnum):
-    stem = "stem"
-    residual = "residual"
-
-
-class ExportContract(StrEnum):
-    waveform = "waveform"
-
 
 # What is told
 

@@ -8,7 +8,7 @@ import typer
 
 from ortsep.base import interrupt
 from ortsep.base.errors import UsageError
-from ortsep.commands import flags
+from ortsep.commands import choices, flags
 from ortsep.commands.terminal import screen
 
 ORDER = "larsnet; else the drums of a song model, by drums_mini; else drums_mini"
@@ -20,7 +20,7 @@ def lars(
     input: Annotated[Path, typer.Option("--input", "-i", metavar="FILE", help="A drum track, or a song.")],
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", metavar="FOLDER", help="For STEM.FORMAT.")],
     stems: flags.Stems = "",
-    device: flags.Device = flags.Provider.auto,
+    device: flags.Device = choices.Provider.auto,
     wiener_filter: flags.Wiener = False,
     format: Annotated[str, typer.Option("--format", metavar="NAME", help="wav, flac, ogg or mp3.")] = "wav",
     sample_rate: Annotated[

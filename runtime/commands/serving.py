@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ortsep.base import interrupt
-from ortsep.commands import flags
+from ortsep.commands import choices, flags
 
 
 def serve(
@@ -31,7 +31,7 @@ def serve(
         list[str] | None, typer.Option("--allow-host", help="Another name of this server, as behind a proxy.")
     ] = None,
     models_dir: flags.ModelsDir = None,
-    provider: flags.Device = flags.Provider.auto,
+    provider: flags.Device = choices.Provider.auto,
     threads: flags.Threads = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -48,7 +48,7 @@ def serve(
         models=tuple(models or ()),
         jobs=jobs,
         threads=threads,
-        provider="coreml" if provider is flags.Provider.mps else provider.value,
+        provider="coreml" if provider is choices.Provider.mps else provider.value,
         max_upload=max_upload * MEGABYTE,
         max_length=60 * max_length,
         max_queue=max_queue,

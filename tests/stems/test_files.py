@@ -16,12 +16,9 @@ import pytest
 import soundfile as sf
 
 from ortsep.base.errors import OutputError, UsageError
-from ortsep.base.whole import partial_path
-from ortsep.songs.provenance import sidecar
 from ortsep.stems import encoders
-from ortsep.stems.encoders import check_encoding, encoding
+from ortsep.stems.encoders import encoding
 from ortsep.stems.files import StemWriter
-from ortsep.stems.paths import output_paths
 
 RATE = 44100
 
@@ -351,90 +348,6 @@ def test_memory_does_not_grow_with_the_song(tmp_path: Path, format: str) -> None
     assert peak(40) < peak(4) + 200_000
 
 
-def places(template: str, songs: list[str], stems: tuple[str, ...] = ("a", "b")) -> list[list[str]]:
-    found = output_paths(template, Path("out"), [Path(s) for s in songs], stems, model="m", ext="wav")
-    return [[p.as_posix() for p in song.values()] for song in found]
-
-
-def test_templates() -> None:
-    assert places("{song}/{stem}.{ext}", ["x/Song.mp3"]) == [["out/Song/a.wav", "out/Song/b.wav"]]
-    assert places("{model}/{song} - {stem}.{ext}", ["s.flac"], ("a",)) == [["out/m/s - a.wav"]]
-    assert places("{stem}.{ext}", ["s.flac"]) == [["out/a.wav", "out/b.wav"]]
-    assert places("x.{ext}", ["s.flac"], ("a",)) == [["out/x.wav"]]
-
-
-@pytest.mark.parametrize(
-    ("template", "songs"),
-    [
-        ("{song}.wav", ["s"]),
-        ("{stem}.wav", ["s", "t"]),
-        ("{artist}/{stem}", ["s"]),
-        ("{song.parent}/{stem}", ["s"]),
-        ("{song!r}/{stem}", ["s"]),
-        ("{stem:>9}", ["s"]),
-        ("{}", ["s"]),
-        ("{stem", ["s"]),
-        ("../{stem}.wav", ["s"]),
-        ("a/../{stem}.wav", ["s"]),
-        ("/tmp/{stem}.wav", ["s"]),
-        ("C:\\x\\{stem}.wav", ["s"]),
-        ("{song}\n{stem}", ["s"]),
-        ("", ["s"]),
-        ("x" * 300 + "{stem}", ["s"]),
-    ],
-)
-def test_templates_that_are_none(template: str, songs: list[str]) -> None:
-    with pytest.raises(UsageError):
-        places(template, songs)
-
-
-def test_two_songs_of_one_name_both_survive() -> None:
-    songs = ["1/Hit.mp3", "2/hit.wav", "3/Hit.flac", "4/other.wav", "5/Hit (2).wav"]
-    names = [paths[0].split("/")[1] for paths in places("{song}/{stem}.{ext}", songs)]
-    assert names == ["Hit", "hit (2)", "Hit (3)", "other", "Hit (2) (2)"]
-    assert places("{song}/{stem}.{ext}", songs) == places("{song}/{stem}.{ext}", songs)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "..",
-        ".",
-        "a\\b",
-        "CON",
-        "-rf",
-        "*",
-        "ünï 音楽 \U0001f3b5",
-        "x" * 240,
-        "音" * 80,
-        "\udcff",
-        "a\nb",
-        "~",
-        "$HOME",
-        " . ",
-    ],
-)
-def test_no_name_of_a_song_leaves_the_folder(tmp_path: Path, name: str) -> None:
-    (found,) = output_paths("{song}/{stem}.{ext}", tmp_path, [Path("in") / f"{name}.mp3"], ["a"], model="m", ext="wav")
-    path = found["a"]
-    assert path.parent.parent == tmp_path and path.resolve().is_relative_to(tmp_path.resolve())
-    save_at = partial_path(sidecar({"a": path}))
-    path.parent.mkdir()
-    save_at.touch()
-    save_at.replace(path)
-    str(path.relative_to(tmp_path)).encode()
-
-
-def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
-    songs = [Path("音" * 80 + tail) for tail in ("1.wav", "2.wav")]
-    first, second = output_paths("{song}-{stem}.{ext}", tmp_path, songs, ["a" * 100], model="m", ext="wav")
-    one, two = first["a" * 100], second["a" * 100]
-    assert one != two and two.name.startswith("音") and " (2)-" in two.name
-    for path in (one, two):
-        path.touch()
-        partial_path(sidecar({"a": path})).touch()
-
-
 def test_a_signal_inside_a_library_is_left_to_the_handlers_of_a_program_that_is_not_ours() -> None:
     """In a process of the command line; see tests/base/test_interrupt.py. Elsewhere no handler is touched."""
     from ortsep.base.signals import signals_later
@@ -449,62 +362,3 @@ def test_a_signal_inside_a_library_is_left_to_the_handlers_of_a_program_that_is_
             assert heard == [signal.SIGINT]
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def gaussian(seconds: float, rate: int, level: float) -> np.ndarray:
-    return (level * np.random.default_rng(0).standard_normal((2, round(seconds * rate)))).astype(np.float32)
-
-
-@pytest.mark.parametrize(("rate", "bitrate"), [(44100, 320), (44100, 96), (22050, 32), (8000, 64)])
-def test_a_constant_bitrate_is_what_was_asked_for(tmp_path: Path, rate: int, bitrate: int) -> None:
-    sound = gaussian(6.0, rate, 0.1)
-    path = tmp_path / "a.mp3"
-    with StemWriter({"a": path}, rate, 2, samples=sound.shape[1], format="mp3", bitrate=bitrate) as writer:
-        writer.write({"a": sound})
-    assert path.stat().st_size * 8 / 6.0 / 1000 == pytest.approx(bitrate, rel=0.05)
-
-
-@pytest.mark.parametrize("format", ["mp3", "ogg"])
-def test_quality_costs_bits(tmp_path: Path, format: str) -> None:
-    sound, sizes = gaussian(3.0, 44100, 0.1), []
-    for quality in (0.0, 5.0, 10.0):
-        path = tmp_path / f"{quality}.{format}"
-        with StemWriter({"a": path}, 44100, 2, samples=sound.shape[1], format=format, quality=quality) as writer:
-            writer.write({"a": sound})
-        sizes.append(path.stat().st_size)
-    assert sizes[0] * 1.5 < sizes[1] < sizes[2] / 1.5
-
-
-def test_what_the_formats_have_no_bitrate_or_quality_for() -> None:
-    for arguments, said in (
-        (("wav", 320, None, "rescale"), "option of MP3"),
-        (("flac", None, 5.0, "rescale"), "loses nothing"),
-        (("mp3", 320, 5.0, "rescale"), "leave one out"),
-        (("ogg", None, 11.0, "rescale"), "not from 0"),
-        (("ogg", None, float("nan"), "rescale"), "not from 0"),
-        (("wav", None, None, "soft"), "--clip-mode soft is unknown"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            check_encoding(*arguments)
-    with pytest.raises(UsageError, match="8 to 64 kbit/s"):
-        encoding("mp3", sample_rate=8000, bitrate=320)
-
-
-@pytest.mark.parametrize("subtype", ["16", "24", "float"])
-@pytest.mark.parametrize("clip", ["rescale", "clamp", "none"])
-def test_what_becomes_of_samples_beyond_full_scale(tmp_path: Path, subtype: str, clip: str) -> None:
-    sound = gaussian(0.5, 8000, 0.7)
-    over = int((np.abs(sound) > 1).sum())
-    assert over > 100
-    paths = {"a": tmp_path / "a.wav", "b": tmp_path / "b.wav"}
-    with StemWriter(paths, 8000, 2, samples=sound.shape[1], subtype=subtype, clip=clip) as writer:
-        writer.write({"a": sound, "b": 0.1 * sound})
-    read = {name: sf.read(path, dtype="float64")[0].T for name, path in paths.items()}
-    step = {"16": 2.0**-15, "24": 2.0**-23, "float": 1e-7}[subtype]
-    exact = subtype == "float"
-    gain = 1.0 if exact or clip != "rescale" else 1 / float(np.abs(sound).max())
-    expected = gain * sound if exact and clip != "clamp" else np.clip(gain * sound.astype(np.float64), -1, 1)
-    np.testing.assert_allclose(read["a"], expected, atol=1.01 * step)
-    np.testing.assert_allclose(read["b"], gain * 0.1 * sound, atol=1.01 * step)
-    assert writer.written["a"].gain == pytest.approx(gain)
-    assert writer.written["a"].cut == (over if clip == "clamp" or (clip == "none" and not exact) else 0)

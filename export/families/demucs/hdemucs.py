@@ -60,22 +60,8 @@ def hdemucs_graph(model: HDemucs, *, samples: int, portable: bool = False) -> on
     heard = spectrum if model.cac else magnitude(graph, spectrum, channels, bins)
     x, mean, std = standardise(graph, heard, [2 * channels if model.cac else channels, bins], frames)
 
-    value, wave = Value(x, bins, frames), Value(xt, 0, length)
-    skips, waves = [value], [wave]
-    for index, layer in enumerate(model.encoder):
-        inject = ""
-        if index < len(model.tencoder):
-            tlayer = model.tencoder[index]
-            wave = encode(graph.scope(f"tencoder/{index}"), wave, tlayer)
-            waves.append(wave)
-            inject = wave.name if tlayer.empty else ""
-        graph.scope(f"encoder/{index}")
-        value = encode_bands(graph, value, layer) if split(layer) else encode(graph, value, layer, inject)
-        if index == 0 and model.freq_emb is not None:
-            table = model.freq_emb_scale * numpy64(model.freq_emb.weight)
-            value = value._replace(name=graph.add(value.name, graph.const(table.T[None, :, :, None])))
-        skips.append(value)
-
+    skips, waves = _encoded(graph, model, Value(x, bins, frames), Value(xt, 0, length))
+    value, wave = skips[-1], waves[-1]
     x, xt = "", ""
     for index, layer in enumerate(model.decoder):
         graph.scope(f"decoder/{index}")
@@ -106,6 +92,24 @@ def hdemucs_graph(model: HDemucs, *, samples: int, portable: bool = False) -> on
     given = "stem_frames" if model.hybrid_old else "frames"
     graph.output(spectra, "stem_spectra", [1, stems, 2 * channels, bins, given])
     return graph.model()
+
+
+def _encoded(graph: Graph, model: HDemucs, value: Value, wave: Value) -> tuple[list[Value], list[Value]]:
+    """Both branches before and behind each of their layers, down to where they meet in the first."""
+    skips, waves = [value], [wave]
+    for index, layer in enumerate(model.encoder):
+        inject = ""
+        if index < len(model.tencoder):
+            tlayer = model.tencoder[index]
+            waves.append(encode(graph.scope(f"tencoder/{index}"), waves[-1], tlayer))
+            inject = waves[-1].name if tlayer.empty else ""
+        graph.scope(f"encoder/{index}")
+        value = encode_bands(graph, value, layer) if split(layer) else encode(graph, value, layer, inject)
+        if index == 0 and model.freq_emb is not None:
+            table = model.freq_emb_scale * numpy64(model.freq_emb.weight)
+            value = value._replace(name=graph.add(value.name, graph.const(table.T[None, :, :, None])))
+        skips.append(value)
+    return skips, waves
 
 
 # -- amplitudes in place of complex channels -----------------------------------------------------------------------
