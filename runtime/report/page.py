@@ -1,13 +1,12 @@
 """The text of a song's report: HTML complete in itself but for the stems' audio, from figures and pictures.
 
-Whatever comes from outside (names, warnings, a model's spec) is escaped here.
+Here are the words and figures, in page.html their places. jinja2 escapes whatever it is given (names, warnings, a
+model's spec); what goes in as it is are our own pictures and script.
 """
 
-import html
 import math
 import os
-import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 from ortsep import __version__
 from ortsep.base.decibels import level, ratio
+from ortsep.base.errors import MissingDependency
 from ortsep.graphs.providers import runtime_packages
 from ortsep.models.catalogue import catalogue
 from ortsep.models.spec import ModelSpec
@@ -62,34 +62,48 @@ def render(
 ) -> str:
     """The page to be put into ``folder``, from which its links go. ``top`` (dB) has the last of ``colours``."""
     tones = [_INK, *(_TONES[k % len(_TONES)] for k in range(len(stems)))]
-    signals = list(zip([mixture, *stems], tones, strict=True))
     whole = mixture.overview
-    text = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
-    return text.substitute(
-        version=_e(__version__),
-        title=_e(Path(report.song).name),
+    text: str = _template().render(
+        version=__version__,
+        title=Path(report.song).name,
         summary=_summary(report, whole, len(stems)),
-        warnings=_warnings(report.warnings),
-        levels="\n".join(_level(signal, whole, tone) for signal, tone in signals),
-        null=_null(null_db, files.format),
+        warnings=report.warnings,
+        null=_null(null_db),
+        format=files.format,
         notes=_notes(report.gain),
         seconds=f"{whole.seconds:.6f}",
-        rate=str(whole.sample_rate),
+        rate=whole.sample_rate,
         script=_SCRIPT.read_text(encoding="utf-8"),
         left=f"{100 * LEFT:g}",
         right=f"{100 * (1 - RIGHT):g}",
         colours=", ".join(colours),
         bottom=_signed(top - RANGE, 0),
         top=_signed(top, 0),
-        signals="\n".join(_section(signal, whole, tone, folder) for signal, tone in signals),
-        models="\n".join(_model(spec) for spec in models),
+        signals=[_shown(*signal, whole, folder) for signal in zip([mixture, *stems], tones, strict=True)],
+        models=[_model(spec) for spec in models],
         run=_run(report, options, files, whole),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
     )
+    return text
 
 
-def _e(text: object) -> str:
-    return html.escape(str(text))
+def require_jinja() -> None:
+    """Raises MissingDependency with the way to install what lays the page out."""
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            f"a report is laid out by jinja2 and that can't be imported ({error}); run: pip install 'ortsep[report]'"
+        ) from error
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 def _signed(value: float, digits: int = 1) -> str:
@@ -108,7 +122,7 @@ def _share(part: Overview, mixture: Overview) -> float | None:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %" if share == 0 or share >= 0.001 else "&lt; 0.1 %"
+    return "–" if share is None else f"{100 * share:.1f} %" if share == 0 or share >= 0.001 else "< 0.1 %"
 
 
 def label(name: str, overview: Overview) -> str:
@@ -117,43 +131,24 @@ def label(name: str, overview: Overview) -> str:
     return f"Waveform and spectrogram of {name}: {levels}, {_duration(overview)} long"
 
 
-def _level(signal: Signal, mixture: Overview, tone: str) -> str:
+def _shown(signal: Signal, tone: str, mixture: Overview, folder: Path) -> dict[str, Any]:
+    """What the page says of a signal."""
     overview = signal.overview
     share = _share(overview, mixture)
-    relative = "–" if not share else f"{_signed(ratio(overview.energy, mixture.energy))} dB"
-    width = 100 * min(1.0, share or 0.0)
-    return (
-        f'<tr style="--tone: {tone}"><th scope="row"><span class="dot"></span>{_e(signal.name)}</th>'
-        f'<td class="number">{decibels(overview.peak)} dBFS</td><td class="number">{decibels(overview.rms)} dBFS</td>'
-        f'<td class="number">{relative}</td><td class="number">{_percent(share)}</td>'
-        f'<td class="bar"><span style="width: {width:.2f}%"></span></td></tr>'
-    )
-
-
-def _section(signal: Signal, mixture: Overview, tone: str, folder: Path) -> str:
-    name, overview, whole = _e(signal.name), signal.overview, signal.overview is mixture
-    figures = [f"peak {decibels(overview.peak)} dBFS", f"RMS {decibels(overview.rms)} dBFS"]
-    buttons = audio = ""
-    if signal.file is not None:
-        url = link(signal.file, folder)
-        if not whole:
-            figures.append(f"{_percent(_share(overview, mixture))} of the mixture's energy")
-        figures.append(f'<a href="{url}">{_e(signal.file.name)}</a>')
-        buttons = "".join(
-            f'<button type="button" class="{kind.lower()}" aria-pressed="false" aria-label="{kind} {name}" hidden>'
-            f"{kind}</button>"
-            for kind in (("Solo",) if whole else ("Mute", "Solo"))
-        )
-        buttons += '<span class="failed" role="status" hidden>this browser can\'t play the file</span>'
-        audio = f'<audio controls preload="metadata" src="{url}" aria-label="Play {name}"></audio>'
-    place = ' id="mixture"' if whole else ""
-    return (
-        f'<section class="card stem"{place} data-begins="{signal.begins:g}" data-gain="{signal.gain:.6g}" '
-        f'style="--tone: {tone}">'
-        f'<header><h2><span class="dot"></span>{name}</h2>{buttons}'
-        f'<span class="quiet">{" · ".join(figures)}</span></header>{audio}<div class="scroll"><div class="plot">'
-        f'{signal.picture}<div class="seek"><i class="head" hidden></i></div></div></div></section>'
-    )
+    return {
+        "name": signal.name,
+        "tone": tone,
+        "peak": decibels(overview.peak),
+        "rms": decibels(overview.rms),
+        "relative": f"{_signed(ratio(overview.energy, mixture.energy))} dB" if share else "–",
+        "share": _percent(share),
+        "width": f"{100 * min(1.0, share or 0.0):.2f}",
+        "picture": signal.picture,
+        "url": "" if signal.file is None else link(signal.file, folder),
+        "file": "" if signal.file is None else signal.file.name,
+        "begins": f"{signal.begins:g}",
+        "gain": f"{signal.gain:.6g}",
+    }
 
 
 def link(file: Path, folder: Path) -> str:
@@ -166,7 +161,7 @@ def _summary(report: SongReport, mixture: Overview, stems: int) -> str:
         f"{stems} stem{'s' if stems != 1 else ''} by {report.model}",
         f"{_duration(mixture)}, {mixture.sample_rate / 1000:g} kHz, {_channels(mixture.channels)}",
     ]
-    return _e(" · ".join(parts + _speed(report)))
+    return " · ".join(parts + _speed(report))
 
 
 def _duration(overview: Overview) -> str:
@@ -185,44 +180,26 @@ def _channels(count: int) -> str:
     return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
 
 
-def _warnings(warnings: Iterable[str]) -> str:
-    items = "".join(f"<li>{_e(warning)}</li>" for warning in warnings)
-    return f'<section class="card warnings" aria-label="Notes and warnings"><ul>{items}</ul></section>' if items else ""
-
-
-def _null(null_db: float | None, format: str) -> str:
-    what = "Mixture less the sum of these stems"
-    if null_db is None:
-        return f"{what}: not measured of {_e(format)}, which is lossy."
-    if null_db >= DEEPEST:
-        return f"{what}: <strong>nothing at all</strong> is left."
-    where = "below" if null_db >= 0 else "above"
-    return f"{what}: what is left lies <strong>{abs(null_db):.1f} dB {where}</strong> the mixture."
+def _null(null_db: float | None) -> str:
+    """How far the rest lies from the mixture; empty where that was not measured."""
+    if null_db is None or null_db >= DEEPEST:
+        return "" if null_db is None else "nothing at all"
+    return f"{abs(null_db):.1f} dB {'below' if null_db >= 0 else 'above'}"
 
 
 def _notes(gain: float) -> str:
     text = "Energy and share are of the mixture's; stems that are alike or opposed don't add up to 100 %."
     if gain != 1.0:
         text += f" The mixture is shown with the stems' gain of {decibels(gain)} dB."
-    return _e(text)
+    return text
 
 
-def _rows(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Terms and values of a description list; a value that is not str is escaped text already."""
-    for term, value in facts.items():
-        if value not in (None, "", (), []):
-            yield f"<dt>{_e(term)}</dt><dd>{value if isinstance(value, _Markup) else _e(value)}</dd>"
+def _rows(facts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Terms and values of a description list, but for what is not known; a value that is an address becomes a link."""
+    return [(term, value) for term, value in facts.items() if value]
 
 
-class _Markup(str):
-    """Text that is HTML already."""
-
-
-def _anchor(url: str) -> str:
-    return _Markup(f'<a href="{_e(url)}">{_e(url)}</a>') if url.startswith(("https://", "http://")) else url
-
-
-def _model(spec: ModelSpec) -> str:
+def _model(spec: ModelSpec) -> dict[str, Any]:
     card = catalogue().get(spec.entry)
     weights = spec.weights
     licence = weights.licence or (card.licence if card else "") or "not stated"
@@ -230,9 +207,9 @@ def _model(spec: ModelSpec) -> str:
     facts = {
         "What it is": card.title if card else "",
         "Advice": card.advice if card else "",
-        "Homepage": _anchor(card.homepage) if card else "",
+        "Homepage": card.homepage if card else "",
         f"Licence of the {'official ' if weights.random else ''}weights": f"{licence} ({may})",
-        "Weights": "random: the stems are noise" if weights.random else _anchor(weights.source),
+        "Weights": "random: the stems are noise" if weights.random else weights.source,
         "sha256": weights.sha256,
         "Stems": ", ".join(spec.names),
         "Hears": f"{spec.content}, {spec.sample_rate / 1000:g} kHz, {_channels(spec.channels)}",
@@ -241,24 +218,11 @@ def _model(spec: ModelSpec) -> str:
         "Graph": f"{spec.family}, {spec.domain}, {spec.precision}",
         "Exported by": spec.exporter,
     }
-    figures = "".join(
-        f'<tr><th scope="row">{_e(f.stage)}</th><td class="number">{f.db:.1f} dB</td>'
-        f'<td class="number">{f.gate:g} dB</td><td>{_e(f.against)}</td></tr>'
-        for f in spec.validation
-    )
-    table = (
-        "<h3>Validation: signal-to-noise ratio against the original</h3>"
-        '<div class="scroll"><table><thead><tr><th scope="col">Stage</th><th scope="col" class="number">Measured</th>'
-        '<th scope="col" class="number">Gate</th><th scope="col">Against</th></tr></thead>'
-        f"<tbody>{figures}</tbody></table></div>"
-    )
-    return (
-        f'<section class="card" aria-label="Model {_e(spec.name)}"><h2>Model: {_e(spec.name)}</h2>'
-        f"<dl>{''.join(_rows(facts))}</dl>{table if figures else ''}</section>"
-    )
+    figures = [{"stage": f.stage, "db": f.db, "gate": f"{f.gate:g} dB", "against": f.against} for f in spec.validation]
+    return {"name": spec.name, "facts": _rows(facts), "figures": figures}
 
 
-def _run(report: SongReport, options: Options, files: Files, stem: Overview) -> str:
+def _run(report: SongReport, options: Options, files: Files, stem: Overview) -> list[tuple[str, str]]:
     plain = {**asdict(Options()), **Files().sound()}
     asked = {**asdict(options), **files.sound()}
     changed = [f"{name} {_plain(value)}" for name, value in asked.items() if value != plain[name]]
@@ -274,7 +238,7 @@ def _run(report: SongReport, options: Options, files: Files, stem: Overview) -> 
         "Gain": "" if report.gain == 1.0 else f"{decibels(report.gain)} dB on all stems, to fit the format",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    return "\n".join(_rows(facts))
+    return _rows(facts)
 
 
 def _plain(value: Any) -> str:

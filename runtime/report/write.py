@@ -17,7 +17,7 @@ from ortsep.graphs.model import Model
 from ortsep.models.catalogue import folder_name
 from ortsep.options import Options
 from ortsep.report.overview import Gatherer, Overview, of_file
-from ortsep.report.page import Signal, label, render
+from ortsep.report.page import Signal, label, render, require_jinja
 from ortsep.report.pictures import colour_stops, common_scale, draw, require_matplotlib
 from ortsep.separator import Separator
 from ortsep.songs.mixture import counted
@@ -42,13 +42,19 @@ def pages(
     return paths
 
 
+def require_report() -> None:
+    """Raises MissingDependency for what a report needs and is not installed."""
+    require_matplotlib()
+    require_jinja()
+
+
 def require_files(files: Files, *, piped: bool = False) -> None:
-    """Raises UsageError where stems go to no files, MissingDependency without matplotlib: before anything is begun."""
+    """Raises UsageError where stems go to no files, MissingDependency without the extra: before anything is begun."""
     if files.inline_audio or piped:
         raise UsageError("a report stands beside the stems' files and there are none; leave one of them out")
     if files.joined:
         raise UsageError("a report plays each stem's own file and stem.mp4 is one for all; leave one of them out")
-    require_matplotlib()
+    require_report()
 
 
 def draw_report(
@@ -76,9 +82,9 @@ def write_report(
     """Write the page ``path`` for the finished stems of ``report``; it appears complete or not at all.
 
     ``source`` is the song, and ``models``, ``options`` and ``files`` what the stems were made with. Raises
-    MissingDependency without matplotlib, AudioError where a file can't be read, OutputError.
+    MissingDependency without the extra ``report``, AudioError where a file can't be read, OutputError.
     """
-    require_matplotlib()
+    require_report()
     text = _page(path.parent, report, source, models, options, files)
     with whole_file(path, "the stems are complete: make room there and run again with --skip-existing") as partial:
         # A file name that is no valid Unicode is shown with question marks; links don't come through here.

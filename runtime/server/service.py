@@ -16,7 +16,7 @@ from ortsep.base.errors import MissingDependency, OrtsepError, OutputError
 from ortsep.batch import load
 from ortsep.graphs.model import load_model
 from ortsep.models.catalogue import Card, catalogue, folder_name, ready_folders
-from ortsep.report.pictures import require_matplotlib
+from ortsep.report.write import require_report
 from ortsep.server.pool import Pool
 from ortsep.server.problems import Problem, unprocessable
 from ortsep.server.request import SeparationRequest
@@ -125,7 +125,7 @@ class Service:
             load((name, *request.then), {"provider": "cpu", "threads": 1}).names(request.options())
             request.files(self._jobs)
             if request.report:
-                require_matplotlib()
+                require_report()
         except MissingDependency as error:
             raise Problem(501, str(error)) from error
         except OrtsepError as error:

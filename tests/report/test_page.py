@@ -71,6 +71,7 @@ def spec(**changes: Any) -> ModelSpec:
 
 def page(names: Sequence[str] = ("drums", "vocals"), folder: Path = Path("out"), **changes: Any) -> str:
     given: dict[str, Any] = {"song": "song.wav", "warnings": (), "null_db": 120.0, "gain": 1.0, **changes}
+    pytest.importorskip("jinja2")
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8000))
     stems = [Signal(name, overview(x / 2), "<svg></svg>", folder / f"{name}.wav") for name in names]
     report = SongReport(
@@ -203,27 +204,29 @@ def test_where_pages_go(tmp_path: Path) -> None:
         placed("{song}", "a.wav", "a.html.wav", stems=("drums",))
 
 
-def run(*arguments: str, cwd: Path, poison: bool) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, poison: str = "") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "ORTSEP_MODELS": str(GRAPHS)}
     if poison:
-        (cwd / "without" / "matplotlib").mkdir(parents=True)
-        (cwd / "without" / "matplotlib" / "__init__.py").write_text("raise ImportError('No module named matplotlib')")
+        (cwd / "without" / poison).mkdir(parents=True)
+        (cwd / "without" / poison / "__init__.py").write_text(f"raise ImportError('No module named {poison}')")
         env["PYTHONPATH"] = str(cwd / "without")
     command = [sys.executable, "-m", "ortsep.cli", "run", *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
 
-def test_without_matplotlib_nothing_is_begun(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_without_its_packages_nothing_is_begun(tmp_path: Path, package: str) -> None:
     soundfile.write(tmp_path / "song.wav", np.zeros((800, 2)), 8000)
-    done = run("waves", "song.wav", "--report", cwd=tmp_path, poison=True)
+    done = run("waves", "song.wav", "--report", cwd=tmp_path, poison=package)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "pip install 'ortsep[report]'" in done.stderr
     assert not (tmp_path / "separated").exists()
 
 
-def test_nor_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_nor_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     soundfile.write(tmp_path / "song.wav", np.zeros((800, 2)), 8000)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=r"pip install 'ortsep\[report\]'"):
         require_files(Files(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["song.wav"]
@@ -235,7 +238,7 @@ def test_nor_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_report_needs_files(tmp_path: Path, arguments: list[str], message: str) -> None:
     soundfile.write(tmp_path / "song.wav", np.zeros((800, 2)), 8000)
-    done = run("waves", "song.wav", "--report", *arguments, cwd=tmp_path, poison=False)
+    done = run("waves", "song.wav", "--report", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "--report" in done.stderr
     assert not (tmp_path / "separated").exists()
     with pytest.raises(UsageError, match="files"):
