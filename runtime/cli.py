@@ -175,6 +175,9 @@ def validate(
 @app.command(cls=help.Command, short_help=help.SHORT["inspect"], help=help.INSPECT)
 def inspect(
     model: Annotated[str, typer.Argument(help="A .onnx file, exported folder or name.")],
+    targets: Annotated[
+        bool, typer.Option("--targets", help="How many nodes CoreML takes, in how many pieces, and what it does not.")
+    ] = False,
     models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
@@ -182,7 +185,7 @@ def inspect(
     with interrupt.at_once():
         from ortsep.commands.show import inspect_command
 
-    _leave(inspect_command(model, as_json=json_))
+    _leave(inspect_command(model, as_json=json_, targets=targets))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["bench"], help=help.BENCH, epilog=help.BENCH_EXAMPLES)

@@ -210,9 +210,9 @@ class Graph:
         """The sigmoid of a mask, whose small values count: 1 / (1 + exp(-x)).
 
         ONNX Runtime's Sigmoid is wrong in its tail: by 5.6% at 1e-6, by 79% at 1e-8, and zero below. Powers and ratios
-        of masks, as Wiener filters take them, show it.
+        of masks, as Wiener filters take them, show it. Times -1 and no Neg, which CoreML does not know.
         """
-        return self.op("Reciprocal", self.add(self.op("Exp", self.op("Neg", logits)), self.const(1.0)))
+        return self.op("Reciprocal", self.add(self.op("Exp", self.mul(logits, self.const(-1.0))), self.const(1.0)))
 
     # -- the whole ------------------------------------------------------------------------------------------------
 

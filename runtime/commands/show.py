@@ -6,11 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ortsep import __version__
-from ortsep.base.errors import OrtsepError
+from ortsep.base.errors import MissingDependency, OrtsepError
 
 
-def inspect_command(reference: str, *, as_json: bool) -> int:
-    """Spec, files, tensors and figures of a model; what a file without a spec seems to be."""
+def inspect_command(reference: str, *, as_json: bool, targets: bool = False) -> int:
+    """Spec, files, tensors and figures of a model; what a file without a spec seems to be. ``targets``: how its graphs
+    fit accelerators instead."""
+    if targets:
+        return _targets(reference, as_json)
     from ortsep.graphs.model import find_model, load_model
     from ortsep.graphs.session import Session
 
@@ -40,6 +43,27 @@ def inspect_command(reference: str, *, as_json: bool) -> int:
         "spec": asdict(spec),
     }
     _print(document, as_json)
+    return 0
+
+
+def _targets(reference: str, as_json: bool) -> int:
+    from ortsep.graphs.model import load_model
+
+    model = load_model(reference)
+    try:
+        from ortsep.export.targets import describe, fits
+    except ImportError as error:
+        raise MissingDependency(
+            f"telling what targets take of a graph needs {error.name or error}, which the lean runtime leaves out; "
+            "pip install 'ortsep[onnx]'",
+            name=error.name,
+        ) from error
+    found = fits(model)
+    if as_json:
+        told = {file: [{**asdict(fit), "share": fit.share} for fit in each] for file, each in found.items()}
+        print(json.dumps({"version": __version__, "name": model.spec.name, "targets": told}))
+    else:
+        print("\n".join(describe(found)))
     return 0
 
 

@@ -19,10 +19,13 @@ from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.cut import cut
 from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options
 from ortsep.models.onnx_file import external_files
+from ortsep.models.onnx_signature import read_signature
 from ortsep.models.parts import Part
 
 BOUND = ("cuda",)
 """Providers whose memory is not the CPU's, by ONNX Runtime's names of their devices."""
+KEPT_APART = ["MatMulAddFusion"]
+"""Fusions of ONNX Runtime that make what CoreML refuses: a Gemm of all tokens at once, more than 16384 of them."""
 TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 """ONNX Runtime's names of the element types that a graph may take and give."""
 
@@ -214,11 +217,23 @@ def _open(path: Path, options: Any, provider: str, threads: int | None, part: Pa
     import onnxruntime as ort
 
     names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path, threads))]
+    names.append(PROVIDERS["cpu"])
+    settings = {}
+    if provider == "coreml":
+        fix_batch(options, path)
+        settings["disabled_optimizers"] = KEPT_APART
     if part is None:
-        return ort.InferenceSession(str(path), options, [*names, PROVIDERS["cpu"]])
-    session = ort.InferenceSession(cut(path, part), options, [*names, PROVIDERS["cpu"]])
+        return ort.InferenceSession(str(path), options, names, **settings)
+    session = ort.InferenceSession(cut(path, part), options, names, **settings)
     session._model_bytes = None  # kept to make the session anew on another provider, which ortsep never lets it do
     return session
+
+
+def fix_batch(options: Any, path: Path) -> None:
+    """Have a free batch be one: CoreML takes no node of a graph whose dimensions are free."""
+    for tensor in read_signature(path).inputs:
+        if tensor.shape and isinstance(tensor.shape[0], str):
+            options.add_free_dimension_override_by_name(tensor.shape[0], 1)
 
 
 def _no_model(path: Path, error: Exception) -> ModelError:

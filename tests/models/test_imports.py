@@ -52,6 +52,7 @@ _TABLE = {
     "export.families.*": f"{_MAKING} export.msst engine audio options",
     "export.exporter": f"{_MAKING} export.waveform export.own",
     "export.waveform": f"{_MAKING} {_ENGINE} separator",
+    "export.targets": f"{_TOOLS} engine",
     "export.optimize": f"{_MAKING} export.exporter export.simplify",
     "export.simplify": _MAKING,
     "export.torch_graph": _TOOLS,
@@ -68,6 +69,7 @@ ROOMS = {room: set(allowed.split()) for room, allowed in _TABLE.items()}
 """Room by room, what it may import besides itself, by DESIGN.md. ``=x``: the module x alone, ``x.*``: each in x."""
 LAZILY = {
     *{("ortsep.commands.make", f"export.{room}") for room in ("exporter", "optimize", "rewrite", "validate")},
+    ("ortsep.commands.show", "export.targets"),
     *{("ortsep", room) for room in ("base", "models", "options", "separator", "chain", "songs", "measure")},
 }
 """Who may import upwards inside functions, or for types alone: commands the exporters, the top its public names."""

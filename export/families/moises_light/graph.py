@@ -232,7 +232,10 @@ class Builder:
         }
         order = ("time", "freq") if arch.new else ("freq", "time")
         # Tokens as [B, T, F, C]. The reshape keeps ONNX Runtime from making one slow transpose of this and the next.
-        x = g.op("Reshape", g.transpose(g.reshape(x, 0, channels, -1), 0, 2, 1), runs["freq"][1])
+        if self.portable:  # CoreML takes no axis as long as T F
+            x = g.transpose(x, 0, 2, 3, 1)
+        else:
+            x = g.op("Reshape", g.transpose(g.reshape(x, 0, channels, -1), 0, 2, 1), runs["freq"][1])
         at_hand = "freq"
         for i in range(arch.n_rope):
             for kind in order:
