@@ -9,13 +9,15 @@ from typing import Any
 from ortsep import __version__
 from ortsep.base import interrupt
 from ortsep.base.errors import MissingDependency, OutputError
+from ortsep.commands.make import export_first
 from ortsep.server.settings import Settings
 
 
 def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> None:
-    """Serve until Ctrl-C or SIGTERM; running jobs then wait for the next start.
+    """Serve until Ctrl-C or SIGTERM; running jobs then wait for the next start. Models that are named and not ready are
+    exported first.
 
-    Raises MissingDependency and OutputError.
+    Raises MissingDependency, OutputError, and what an export raises.
     """
     try:
         import uvicorn
@@ -27,6 +29,8 @@ def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> None:
             f"serve needs {missing}, which is not installed: pip install 'ortsep[serve]'"
         ) from error
     listening = _listening(settings)
+    for model in settings.models:
+        export_first(model, "bar", quiet)
     app = make_app(settings)
     address = f"http://{_written(listening)}"
     if as_json:

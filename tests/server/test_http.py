@@ -395,3 +395,16 @@ def test_the_document_says_what_is_answered(serve: Serve) -> None:
     )
     form = document["paths"]["/v1/separations"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert {"song", "model", "stems", "format", "residual"} <= set(form["properties"])
+
+
+def test_models_that_are_named_are_exported_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ortsep.base.errors import OutputError
+    from ortsep.commands import serve
+    from ortsep.server.settings import Settings
+
+    def export_first(reference: str, progress: str, quiet: bool) -> None:
+        raise OutputError(f"would export {reference}")
+
+    monkeypatch.setattr(serve, "export_first", export_first)
+    with pytest.raises(OutputError, match="would export umxhq"):
+        serve.serve_command(Settings(data=tmp_path, port=0, models=("umxhq",)), as_json=True, quiet=True)
