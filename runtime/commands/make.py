@@ -31,11 +31,18 @@ def _doing(quiet: bool, text: str) -> None:
         screen.doing(text)
 
 
-def _missing(error: ImportError) -> MissingDependency:
+def _missing(error: ImportError, extra: str) -> MissingDependency:
+    """``extra``: the smallest of this package's that will do."""
     return MissingDependency(
-        f"this command needs {error.name or error}, which the lean runtime leaves out; pip install 'ortsep[export]'",
+        f"this command needs {error.name or error}, which the lean runtime leaves out; pip install 'ortsep[{extra}]'",
         name=error.name,
     )
+
+
+def _extra(reference: str) -> str:
+    """The extra that exporting and proving a model takes, named, or in a folder of its name."""
+    card = card_named(reference) or card_named(Path(reference).name)
+    return card.extra if card else "export"
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def _exported(
         with at_once():
             from ortsep.export.exporter import choose_weights, export_model
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing(error, _extra(name)) from error
     if first:
         say(first)
     with closing(Downloads(settings.progress, settings.quiet)) as downloads:
@@ -145,7 +152,7 @@ def _exported(
                 say=say,
             )
         except ModuleNotFoundError as error:
-            raise _missing(error) from error
+            raise _missing(error, _extra(name)) from error
         say(f"{made.spec.name}: {len(made.files)} graph(s), {made.size / 1e6:.1f} MB, in {made.folder}")
     return made
 
@@ -156,7 +163,7 @@ def rewrite_file(file: Path, wishes: Wishes, output: Path, *, quiet: bool) -> Ad
         with at_once():
             from ortsep.export.rewrite import rewrite
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing(error, "onnx") from error
     return rewrite(file, output, wishes, say=lambda text: _say(quiet, text))
 
 
@@ -177,7 +184,7 @@ def optimize_command(
         with at_once():
             from ortsep.export.optimize import optimize_file
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing(error, "onnx") from error
     made = optimize_file(
         model,
         output,
@@ -234,7 +241,7 @@ def validate_command(
             from ortsep.export.exporter import choose_weights
             from ortsep.export.validate import validate_model, verdict
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing(error, _extra(reference)) from error
 
     def say(text: str) -> None:
         """Figures are the result: on standard output, unless the document goes there."""
@@ -255,7 +262,7 @@ def validate_command(
             doing=partial(_doing, quiet),
         )
     except ModuleNotFoundError as error:
-        raise _missing(error) from error
+        raise _missing(error, _extra(reference)) from error
     if as_json:
         figures = [{**asdict(f), "ok": f.db >= f.gate, "db": min(f.db, 999.0)} for f in report.figures]
         document = {

@@ -110,7 +110,7 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
     if wanted is None:
         _others(folders, loose)
     states = {row["state"] for row in rows}
-    lacking = "" if find_spec("onnx") else " (that needs: pip install 'ortsep[export]')"
+    lacking = "" if find_spec("onnx") else " (that needs ortsep[onnx] for Spleeter, else ortsep[export], of pip)"
     print()
     for state, meaning in STATES.items():
         if state in states:

@@ -118,7 +118,7 @@ def _of_song(song: SongScores) -> Iterator[str]:
 def _efforts(efforts: Mapping[str, Any], seconds: float) -> Iterator[str]:
     for label, e in efforts.items():
         speed = f"{e.seconds:.1f} s, {e.real_time_factor:.3f} of real time, peak {e.peak_mb:.0f} MB, {e.provider}"
-        yield f"  {shortened(shown(label), _NAME):<{_NAME}}{speed}"
+        yield f"  {shortened(shown(label), _NAME - 1):<{_NAME}}{speed}"
 
 
 def _table(figures: Mapping[str, Mapping[str, Figures]], references: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _by_song(scores: Scores) -> Iterator[str]:
         length = sum(song.seconds for song in scores.songs)
         took, peak = sum(e.seconds for e in efforts), max(e.peak_mb for e in efforts)
         speed = f"{took:.1f} s, {took / length:.3f} of real time, peak {peak:.0f} MB, {efforts[0].provider}"
-        yield f"  {shortened(shown(label), _NAME):<{_NAME}}{speed}"
+        yield f"  {shortened(shown(label), _NAME - 1):<{_NAME}}{speed}"
 
 
 def table_csv(scores: Scores) -> str:
