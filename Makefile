@@ -65,8 +65,12 @@ test-long: $(FULL)/installed ## The tests that take minutes each: whole networks
 fuzz: $(FULL)/installed ## A million damaged files for all readers [ARGS="--seconds 600 --state FILE"]
 	$(FULL)/bin/python tests/fuzz.py $(ARGS)
 
-published: $(FULL)/installed ## MDX23C's and SCNet's graphs at their published sizes beside torch: exact, fast, small [MODELS=...]
+published: $(FULL)/installed ## Networks of published sizes beside torch: exact, fast, small; takes an hour [MSST=checkout]
 	$(FULL)/bin/python benchmarks/msst_graphs.py --exact $(or $(MODELS),scnet:small mdx23c:drumsep mdx23c:vocals) $(ARGS)
+	for name in $(or $(ROFORMERS),mel_roformer_kim bs_roformer_ep_317); do \
+		$(FULL)/bin/python benchmarks/roformer.py $$name $(if $(MSST),--msst "$(MSST)") || exit 1; done
+	$(FULL)/bin/python benchmarks/waveform.py $(or $(WAVEFORMS),drums_mini htdemucs spleeter:2stems UVR_MDXNET_9482 \
+		bs_roformer_dereverb_8)
 
 soak: $(LEAN)/installed ## An hour in one process with threads, cancels, timeouts and failures [ARGS="--seconds 600"]
 	$(LEAN)/bin/python benchmarks/soak.py $(ARGS)

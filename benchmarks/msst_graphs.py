@@ -55,7 +55,10 @@ def work(side: str, name: str, threads: int, folder: Path) -> None:
         return
     inputs = dict(np.load(folder / "inputs.npz"))
     if side == "ortsep":
+        from ortsep.base import heap
         from ortsep.graphs.session import Session
+
+        heap.give_back()  # as the commands do
 
         session = Session(folder / "graph.onnx", provider="cpu", threads=threads)
         began = time.process_time()

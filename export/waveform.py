@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ortsep import __version__
+from ortsep.base.arrays import F32
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch, whole_folder
@@ -40,14 +41,9 @@ def write_waveform(
     Raises ModelError where its filter can't be part of a graph, or the result is not equal to the usual export.
     """
     spec = original.spec
-    everything = Member(FILE, (1.0,) * len(spec.stems), tuple(range(len(spec.stems))))
-    graphs = list(original.graphs())
-    parts = [
-        Part(member, attached_spec(model) or spec, model)
-        for member, (_, model) in zip(spec.bag or (everything,), graphs, strict=True)
-    ]
+    parts, names = parts_of(original)
     made, _ = optimize(waveform_graph(spec, parts))
-    db = _compare(spec, parts, [name for name, _ in graphs], made.SerializeToString())
+    db = _compare(spec, parts, names, made.SerializeToString())
     if not db >= GATE:
         raise ModelError(
             f"{spec.name} was not written: with its transforms inside it keeps {db:.1f} dB, below {GATE:g}; report it"
@@ -71,17 +67,37 @@ def write_waveform(
 
 def _compare(spec: ModelSpec, parts: list[Part], names: list[str], made: bytes) -> float:
     """dB of the new graph against the old ones in ortsep's own runtime, for a song of one chunk."""
-    samples = waveform_samples(spec)
-    noise = np.random.default_rng(0).standard_normal((spec.channels, samples)) * 0.1
-    mix = noise.astype(np.float32)
+    mix = chunk_of_noise(spec)
     with scratch("waveform") as folder:
-        for part, name in zip(parts, names, strict=True):
-            whole = replace(
-                part.spec, chunks=part.spec.chunks and Chunks(samples, overlap=0.0), bag=spec.bag, stems=spec.stems
-            )
-            save_model(attach_spec(part.model, whole), folder / "outside" / name)
+        save_outside(spec, parts, names, folder / "outside")
         separator = Separator(folder / "outside", provider="cpu")
         reference = np.stack(list(separator.separate(mix, spec.sample_rate).values()))
         (folder / FILE).write_bytes(made)
         (stems,) = Session(folder / FILE, provider="cpu").run({"mix": mix[None]})
     return snr(reference, stems[0])
+
+
+def chunk_of_noise(spec: ModelSpec) -> F32:
+    """Seeded noise [C, N] of the length that the graph takes."""
+    noise = np.random.default_rng(0).standard_normal((spec.channels, waveform_samples(spec))) * 0.1
+    return noise.astype(np.float32)
+
+
+def save_outside(spec: ModelSpec, parts: list[Part], names: list[str], folder: Path) -> None:
+    """Write the graphs with the STFT outside as a model that takes a song of one chunk in one piece."""
+    chunks = Chunks(waveform_samples(spec), overlap=0.0)
+    for part, name in zip(parts, names, strict=True):
+        whole = replace(part.spec, chunks=part.spec.chunks and chunks, bag=spec.bag, stems=spec.stems)
+        save_model(attach_spec(part.model, whole), folder / name)
+
+
+def parts_of(original: Original) -> tuple[list[Part], list[str]]:
+    """A model's graphs with what is each one's own, and their file names."""
+    spec = original.spec
+    everything = Member(FILE, (1.0,) * len(spec.stems), tuple(range(len(spec.stems))))
+    graphs = list(original.graphs())
+    parts = [
+        Part(member, attached_spec(model) or spec, model)
+        for member, (_, model) in zip(spec.bag or (everything,), graphs, strict=True)
+    ]
+    return parts, [name for name, _ in graphs]

@@ -261,6 +261,16 @@ def test_mdx_net_on_real_audio_in_parts_and_denoised(tmp_path: Path, snr: Snr, s
     assert snr(half, separated(path, mix, overlap=0.5)["vocals"]) >= GATE
 
 
+def test_mdx_net_with_uvr_s_default_overlap(tmp_path: Path, snr: Snr) -> None:
+    """Neighbouring chunks share n_fft samples there."""
+    path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")
+    chunk = 1024 * (MDX["dim_t"] - 1)
+    mix, overlap = song(2 * chunk + 5), MDX["n_fft"] / chunk
+    assert int((1 - overlap) * chunk) == chunk - MDX["n_fft"]
+    stem = mdx_host(mix, overlap=overlap) * 1.035
+    assert snr(stem, separated(path, mix, overlap=overlap)["vocals"]) >= GATE
+
+
 def test_mdx_net_with_the_gain_on_the_rest_alone(tmp_path: Path, snr: Snr) -> None:
     """python-audio-separator's way: the stem is raw, and the rest is the mixture less the stem times compensate."""
     path = files.mdx_net(tmp_path / "UVR_MDXNET_9482.onnx")
