@@ -6,7 +6,8 @@ as ONNX Runtime's LSTM wants them, so that what is moved are whole rows of chann
 
 - A GroupNorm of one group is a mean and a variance, summed axis by axis: ONNX Runtime sums flat in float32, which costs
   20 dB. In front of an LSTM its scale and shift are folded into the LSTM's input weights and bias.
-- Both directions of an LSTM are nodes of their own, whose results go into one linear layer as two products.
+- What an LSTM gives of each direction goes into one linear layer as a product of its own. The directions are one node:
+  OpenVINO 2026.4 computes two LSTMs of the same input wrongly (1 dB).
 - The frames' Fourier transform is a product with a constant matrix.
 - The input that the decoder repeats along the channels is not repeated: the halves of the weights are added.
 - GLU as two convolutions, a * sigmoid(b): nothing is split, and the sigmoid is computed inside its convolution.
@@ -95,20 +96,23 @@ class Builder:
         y = self.standardised(x, 2, 1, 0, count=c)
         linear, bias = self.layer(f"{name}.linear_layers.{path}")
         hidden = linear.shape[1] // 2
+        both = self.lstm(y, f"{name}.lstm_layers.{path}", gain, shift)
         total = g.const(bias)
-        for way, part in zip(("", "_reverse"), np.split(linear, 2, axis=1), strict=True):
-            z = self.lstm(y, f"{name}.lstm_layers.{path}", way, gain, shift)
-            total = g.op("Gemm", g.reshape(z, steps * batch, hidden), g.const(part), total, transB=1)
+        for way, part in enumerate(np.split(linear, 2, axis=1)):
+            z = g.reshape(g.slice(both, 1, way, way + 1), steps * batch, hidden)
+            total = g.op("Gemm", z, g.const(part), total, transB=1)
         return g.add(g.reshape(total, *shape), x)
 
-    def lstm(self, x: str, name: str, way: str, gain: F64, shift: F64) -> str:
-        """One direction, [steps, 1, batch, hidden], of gain * x + shift."""
-        g = self.graph
-        inner, outer = self.get(f"{name}.weight_ih_l0{way}"), self.get(f"{name}.weight_hh_l0{way}")
-        bias = self.get(f"{name}.bias_ih_l0{way}") + inner @ shift
-        biases = np.concatenate([_gates(bias), _gates(self.get(f"{name}.bias_hh_l0{way}"))])
-        weights = (g.const(array[None]) for array in (_gates(inner * gain), _gates(outer), biases))
-        return g.op("LSTM", x, *weights, hidden_size=outer.shape[1], direction="reverse" if way else "forward")
+    def lstm(self, x: str, name: str, gain: F64, shift: F64) -> str:
+        """Both directions, [steps, 2, batch, hidden], of gain * x + shift."""
+        g, ways = self.graph, []
+        for way in ("", "_reverse"):
+            inner, outer = self.get(f"{name}.weight_ih_l0{way}"), self.get(f"{name}.weight_hh_l0{way}")
+            bias = self.get(f"{name}.bias_ih_l0{way}") + inner @ shift
+            biases = np.concatenate([_gates(bias), _gates(self.get(f"{name}.bias_hh_l0{way}"))])
+            ways.append((_gates(inner * gain), _gates(outer), biases))
+        weights = (g.const(np.stack(pair)) for pair in zip(*ways, strict=True))
+        return g.op("LSTM", x, *weights, hidden_size=outer.shape[1], direction="bidirectional")
 
     def dual_path(self, x: str, bins: int) -> str:
         """``SeparationNet`` on [1, C, F, T]."""
