@@ -212,14 +212,17 @@ def bench(
 def doctor(
     model: Annotated[str | None, typer.Argument(help="An exported model: name, folder or file.")] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each provider.")] = 3,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Try providers, threads and memory for a minute; keep the best for auto.")
+    ] = False,
     models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
     with interrupt.at_once():
-        from ortsep.commands.doctor import doctor_command
+        from ortsep.commands.doctor import doctor_command, tune_command
 
-    _leave(doctor_command(model, as_json=json_, runs=runs))
+    _leave(tune_command(model, as_json=json_) if tune else doctor_command(model, as_json=json_, runs=runs))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["score"], help=help.SCORE, epilog=help.SCORE_EXAMPLES)

@@ -13,10 +13,20 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.cache import cache_folder
-from ortsep.base.errors import OutputError
+from ortsep.base.errors import OutputError, UsageError
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
-from ortsep.graphs.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
+from ortsep.graphs.providers import (
+    LOWER,
+    MEND,
+    PROVIDERS,
+    Verdict,
+    choose_provider,
+    runtime_packages,
+    versions,
+    write_verdict,
+)
+from ortsep.graphs.tuned import write_tuned
 
 _HAVE_OURS = ("cpu", "cuda")
 """Providers with the com.microsoft operators that exports use."""
@@ -58,6 +68,43 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         _table(document)
     cpu = next(v for v in verdicts if v.provider == "cpu")
     return 1 if conflict or not cpu.usable else 0
+
+
+def tune_command(reference: str | None, *, as_json: bool) -> int:
+    """Try providers, threads and memory on a model for a minute; keep the fastest for ``auto`` and say the gain."""
+    import onnxruntime
+
+    from ortsep.measure import tune
+    from ortsep.measure.doctor import golden_feeds
+
+    if reference is None:
+        raise UsageError("--tune needs a model to try; name one: ortsep doctor MODEL --tune")
+    model = load_model(reference)
+    graph, feeds = golden_feeds(model)
+    have = onnxruntime.get_available_providers()
+    names = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
+    settings = tune.candidates(names, os.cpu_count() or 1)
+    if model.spec.parts or (model.spec.blocks and model.spec.blocks.padded):  # whose runs have a thread each anyway
+        settings = [each for each in settings if each.threads is None and each.spinning]
+    found = tune.tune(graph, feeds, settings, doing=screen.doing)
+    wrote = [write_tuned(model.file(member), versions(), found.best) for member in model.members]
+    kept = all(wrote)
+    screen.clear()
+    document: dict[str, Any] = {"version": __version__, "model": reference, "packages": runtime_packages()}
+    document |= {**asdict(found), "kept": kept}
+    if as_json:
+        print(json.dumps(document))
+        return 0
+    for each in found.tried:
+        ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
+        print(f"{each.setting!s:<40} {ratio:>6} of the time  {each.reason}")
+    gain = f"{found.ratio:.2f} of the time of ortsep's own setting"
+    print(f"\nauto means {found.best} for {model.spec.name} from now on: {gain}")
+    if not found.complete:
+        print("not all was tried: the minute was over")
+    if not kept:
+        print("the cache can't be written, so this is not kept; name a folder in ORTSEP_CACHE")
+    return 0
 
 
 def advice(model: Model, verdicts: Sequence[Verdict]) -> str | None:

@@ -11,6 +11,7 @@ from ortsep import __version__
 from ortsep.base.cache import cache_folder, sha256_of
 from ortsep.base.errors import OutputError, ProviderError, UsageError
 from ortsep.base.whole import whole_file
+from ortsep.graphs.tuned import read_tuned
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -109,9 +110,13 @@ class Verdict:
     """Why it is not usable, as a clause."""
 
 
+def versions() -> str:
+    """The installed distributions of onnxruntime, as part of a file's name."""
+    return "_".join(f"{name}-{version}" for name, version in runtime_packages().items())
+
+
 def _verdict_path(graph: Path, provider: str) -> Path:
-    versions = "_".join(f"{name}-{version}" for name, version in runtime_packages().items())
-    return cache_folder() / "doctor" / f"{sha256_of(graph)[:24]}.{provider}.{versions}.{__version__}.json"
+    return cache_folder() / "doctor" / f"{sha256_of(graph)[:24]}.{provider}.{versions()}.{__version__}.json"
 
 
 def read_verdict(graph: Path, provider: str) -> Verdict | None:
@@ -142,8 +147,9 @@ class Choice(NamedTuple):
 def choose_provider(wanted: str, graph: Path | None = None) -> Choice:
     """The provider (ortsep's name) that ``wanted`` (``auto`` or a name) means here for ``graph``.
 
-    ``auto`` is CUDA where this onnxruntime has it, unless the doctor found it wrong or slow on this graph; CoreML and
-    OpenVINO only where the doctor found them right and faster; else CPU. One of ``LOWER`` has to be asked for.
+    ``auto`` is what ``doctor --tune`` found fastest. Without that it is CUDA where this onnxruntime has it, unless the
+    doctor found it wrong or slow on this graph; CoreML and OpenVINO only where the doctor found them right and faster;
+    else CPU. One of ``LOWER`` has to be asked for.
     Raises UsageError for an unknown name, ProviderError for one that this onnxruntime lacks.
     """
     import onnxruntime
@@ -151,6 +157,9 @@ def choose_provider(wanted: str, graph: Path | None = None) -> Choice:
     have = onnxruntime.get_available_providers()
     wanted = ALIASES.get(wanted, wanted)
     if wanted == "auto":
+        tuned = None if graph is None else read_tuned(graph, versions)
+        if tuned is not None and PROVIDERS.get(tuned.provider) in have:
+            return Choice(tuned.provider)
         exact = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
         return _automatic([name for name in exact if name != "cpu"], graph)
     if wanted not in PROVIDERS:

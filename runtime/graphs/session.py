@@ -17,7 +17,8 @@ from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, FileMissing, ModelError, OrtsepError, ProviderError
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.cut import cut
-from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options
+from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options, versions
+from ortsep.graphs.tuned import Setting, read_tuned
 from ortsep.models.onnx_file import external_files
 from ortsep.models.onnx_signature import read_signature
 from ortsep.models.parts import Part
@@ -57,6 +58,7 @@ class Session:
 
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
     ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
+    ``setting``: what ``doctor --tune`` tries; provider ``auto`` takes what it kept.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Session:
         threads: int | None = None,
         observer: Observer | None = None,
         part: Part | None = None,
+        setting: Setting | None = None,
     ) -> None:
         if not path.exists():
             raise FileMissing(f"there is no model file {path}; export one with: ortsep export NAME")
@@ -76,7 +79,10 @@ class Session:
         self._observer = observer or Observer()
         external_files(path)
         chosen, self.reason = choose_provider(provider, path)
+        setting = setting or (read_tuned(path, versions) if provider == "auto" else None) or Setting()
+        threads = threads or setting.threads
         options = _options(threads)
+        setting.apply(options)
         self._observer.opening(options)
         try:
             self._session = _open(path, options, chosen, threads, part)
