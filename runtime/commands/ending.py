@@ -41,12 +41,20 @@ _Misuse: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "Usag
 """Click's exception of that name, of whichever click typer brings."""
 
 
+def _typed_for(names: list[str]) -> str:
+    """What was typed behind one of an option's ``names``, for the first that has something."""
+    behind = [two for one, two in pairwise(sys.argv) if one in names]
+    joined = [word.partition("=")[2] for word in sys.argv if word.partition("=")[0] in names and "=" in word]
+    return repr((*behind, *joined, "that")[0]) if behind or joined else "that"
+
+
 def _sentence(error: Any) -> str:
     """What click says of wrong usage, as one sentence with the mend."""
     command = error.ctx.command_path if error.ctx else "ortsep"
     if (param := getattr(error, "param", None)) is not None and param.param_type_name == "option":
-        said = error.message.removeprefix("Value error, ").replace("Input should", "it should")
-        text = f"{max(param.opts, key=len)} can't be that: {said}"
+        option = max(param.opts, key=len)
+        said = error.message.removeprefix("Value error, ").replace("Input should", "it should").partition(", unable")[0]
+        text = f"{option} can't be {_typed_for(param.opts)}: {said}"
     else:
         said = error.format_message().replace(". Did you mean", ", did you mean")
         text = f"{said[:1].lower()}{said[1:]}"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal
 from ortsep import __version__
 from ortsep.base.errors import MissingDependency, UsageError
 from ortsep.base.interrupt import at_once
+from ortsep.base.paths import exists
 from ortsep.commands.progress import Downloads, emit
 from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted
 from ortsep.graphs.model import is_ready
-from ortsep.models.catalogue import card_named, exported_home, folder_name, model_homes
+from ortsep.models.catalogue import card_named, exported_home, find_card, folder_name, model_homes
 from ortsep.models.contracts.contract import Wishes
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def _exported(
         with at_once():
             from ortsep.export.exporter import choose_weights, export_model
     except ImportError as error:
+        if not exists(name) and not name.startswith("torch:"):
+            find_card(name)  # to install something for the sake of a typo would be a pity
         raise _missing(error, _extra(name)) from error
     if first:
         say(first)

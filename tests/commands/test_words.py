@@ -150,6 +150,22 @@ def test_an_option_of_a_peer_names_ours(place: Path, option: str) -> None:
     assert done.stderr == f"ortsep: there is no {option}; here that is {habits.OURS[option]}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "waves", "song.wav", "--start", "abc"], "--start can't be 'abc': it should be a valid number;"),
+        (["run", "waves", "song.wav", "--jobs=0"], "--jobs can't be '0': it should be greater than or equal to 1;"),
+        (["run", "waves", "song.wav", "--provider", "gpu"], "--provider can't be 'gpu': 'gpu' is not one of 'auto'"),
+        (["export", "htdemuc"], "there is no model called 'htdemuc' in the catalogue; did you mean htdemucs or"),
+    ],
+)
+def test_a_typo_is_told_as_it_was_typed(place: Path, words: list[str], said: str) -> None:
+    """Without the frameworks too: nothing is to be installed for a name that is none."""
+    done = ortsep(*words, cwd=place)
+    (line,) = done.stderr.splitlines()
+    assert said in line and done.returncode == (1 if words[0] == "export" else 2)
+
+
 def test_verbose_tells_model_and_levels(place: Path) -> None:
     done = ortsep("run", "waves", "song.wav", "-v", cwd=place)
     assert "waves: drums, vocals; 8000 Hz, stereo" in done.stderr and "drums: peak -24.1 dBFS" in done.stderr
