@@ -26,6 +26,8 @@ from ortsep.songs.null import DEEPEST
 from ortsep.songs.record import Files, SongReport
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+PLAYER = Path(__file__).with_name("player.js")
+"""What plays signals in step, on this page and on the server's."""
 _SCRIPT = Path(__file__).with_name("page.js")
 _TONES = ("#3b78e7", "#e0662b", "#2f9e58", "#c93a7c", "#7a58d6", "#14919b", "#a98600", "#64748b")
 _INK = "var(--ink)"
@@ -73,7 +75,7 @@ def render(
         notes=_notes(report.gain),
         seconds=f"{whole.seconds:.6f}",
         rate=whole.sample_rate,
-        script=_SCRIPT.read_text(encoding="utf-8"),
+        script="".join(path.read_text(encoding="utf-8") for path in (PLAYER, _SCRIPT)),
         left=f"{100 * LEFT:g}",
         right=f"{100 * (1 - RIGHT):g}",
         colours=", ".join(colours),

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ortsep import __version__
+from ortsep.report.page import PLAYER
 from ortsep.server.archive import zipped
 from ortsep.server.events import events
 from ortsep.server.guard import COOKIE, REPORT_POLICY, Guard, Rate, Sessions, right_token, session_of
@@ -342,14 +343,14 @@ def _add_page(app: FastAPI, settings: Settings, sessions: Sessions) -> None:
         answer.delete_cookie(COOKIE)
         return answer
 
-    for route, file, kind in (
-        ("/", "index.html", "text/html; charset=utf-8"),
-        ("/app.js", "app.js", "text/javascript; charset=utf-8"),
-        ("/player.js", "player.js", "text/javascript; charset=utf-8"),
-        ("/style.css", "style.css", "text/css; charset=utf-8"),
-        ("/icon.svg", "icon.svg", "image/svg+xml"),
+    for route, path, kind in (
+        ("/", _PAGE / "index.html", "text/html; charset=utf-8"),
+        ("/app.js", _PAGE / "app.js", "text/javascript; charset=utf-8"),
+        ("/player.js", PLAYER, "text/javascript; charset=utf-8"),
+        ("/style.css", _PAGE / "style.css", "text/css; charset=utf-8"),
+        ("/icon.svg", _PAGE / "icon.svg", "image/svg+xml"),
     ):
-        _static(app, route, _PAGE / file, kind)
+        _static(app, route, path, kind)
 
 
 def _static(app: FastAPI, route: str, path: Path, kind: str) -> None:

@@ -22,9 +22,8 @@ from ortsep.songs import Files, separate_file
 pytest.importorskip("matplotlib")
 RATE = 44100
 TAP = """
-const tracks = window.player.engine.tracks, context = arguments[0] || window.player.engine.context
-  || new AudioContext({sampleRate: 44100});
-const nodes = window.player.engine.gains || tracks.map(track => context.createMediaElementSource(track.audio));
+const tracks = window.player.engine.tracks, context = window.player.context || new AudioContext({sampleRate: 44100});
+const nodes = tracks.map(track => track.node || context.createMediaElementSource(track.audio));
 const merge = new ChannelMergerNode(context, {numberOfInputs: nodes.length});
 nodes.forEach((node, k) => {
   const mono = new GainNode(context, {channelCount: 1, channelCountMode: "explicit"});
@@ -79,7 +78,7 @@ def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def play(window: Any) -> None:
     window.find_element("id", "play").click()
-    until(lambda: window.execute_script("return player.playing && (player.engine.together ?? true)"))
+    until(lambda: window.execute_script("return player.playing && !player.busy && (player.engine.together ?? true)"))
 
 
 def recorded(window: Any, seconds: float = 0.7) -> np.ndarray:
@@ -109,7 +108,7 @@ def test_from_a_server_all_stems_sound_together_to_the_sample(address: str, tmp_
         for at in (0.5, 3.0, 7.25):
             window.execute_script(f"document.getElementById('position').value = {at}")
             window.execute_script("document.getElementById('position').dispatchEvent(new Event('change'))")
-            until(lambda: window.execute_script("return player.playing"))
+            until(lambda: window.execute_script("return player.playing && !player.busy"))
             time.sleep(0.2)
             mixture, drums, vocals = recorded(window)
             assert not mixture.any() and drums.any()
@@ -160,7 +159,7 @@ def test_from_a_file_all_stems_sound_together_within_5_ms(made: Path, tmp_path: 
                 if at is not None:
                     window.execute_script(f"document.getElementById('position').value = {at}")
                     window.execute_script("document.getElementById('position').dispatchEvent(new Event('change'))")
-                    until(lambda: window.execute_script("return player.playing && player.engine.together"))
+                    until(lambda: window.execute_script("return !player.busy && player.engine.together"))
                 _, drums, vocals = recorded(window)
                 for piece in range(0, len(drums) - 2048, 4096):
                     one, two = (place(x[piece : piece + 2048], noise) for x in (drums, vocals))
@@ -174,7 +173,7 @@ def test_a_page_that_is_a_file_plays_in_a_plain_browser(made: Path, tmp_path: Pa
         window.get((made / "report.html").as_uri())
         play(window)
         assert window.execute_script("return player.engine.constructor.name") == "Elements"
-        until(lambda: window.execute_script("return player.at > 1.0"))
+        until(lambda: window.execute_script("return player.position > 1.0"))
         leads = window.execute_script("return player.engine.tracks.map(track => player.engine.lead(track))")
         assert len(leads) == 3 and max(map(abs, leads)) < 0.005
         heard = window.execute_script(

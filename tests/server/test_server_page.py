@@ -18,7 +18,7 @@ const context = player.context, tracks = player.tracks;
 const merge = new ChannelMergerNode(context, {numberOfInputs: tracks.length + 1});
 tracks.forEach((track, k) => {
   const mono = new GainNode(context, {channelCount: 1, channelCountMode: "explicit"});
-  track.gain.connect(mono).connect(merge, 0, k);
+  track.node.connect(mono).connect(merge, 0, k);
 });
 const tap = context.createScriptProcessor(4096, tracks.length + 1, 1);
 window.heardSamples = tracks.map(() => []);

@@ -184,7 +184,7 @@ async function listen(known) {
   const pictures = await ask(known.links.pictures).catch(() => ({signals: {}}));  // they can be heard undrawn
   const seconds = known.result.seconds;
   const stems = Object.entries(known.result.stems).map(([name, url]) => ({name, url, seconds}));
-  const ours = player = new Player(stems);
+  const ours = player = new Player(stems, {seconds, limited: true, budget: 1.2e9});
   $("listen-title").textContent = known.song;
   $("all").href = known.links.archive;
   $("listen").hidden = false;
@@ -192,7 +192,7 @@ async function listen(known) {
   $("position").max = seconds;
   $("tracks").replaceChildren(...player.tracks.map((track, k) => row(track, k, pictures)));
   draw(pictures);
-  player.addEventListener("change", reflect);
+  for (const kind of ["change", "time"]) player.addEventListener(kind, reflect);
   reflect();
   $("listen-title").focus({preventScroll: true});
   $("listen").scrollIntoView({block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"});
