@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import soundfile
@@ -76,7 +76,28 @@ class Tally:
         return Written(self.stem, path, *of, format, subtype, audio, self.cut)
 
 
-class StemWriter:
+class Whole:
+    """What is written whole or not at all: a ``with`` that an error leaves aborts, any other completes."""
+
+    def close(self) -> Any:
+        """Complete it."""
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class StemWriter(Whole):
     """The stems of one song on their way to disk.
 
     >>> with StemWriter({"drums": Path("drums.wav")}, 44100, 2, samples=3) as writer:   # doctest: +SKIP
@@ -184,17 +205,6 @@ class StemWriter:
         for folder in reversed(self._folders):
             with contextlib.suppress(OSError):
                 folder.rmdir()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def _release(self) -> None:
         self._done = True

@@ -12,7 +12,6 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from ortsep.base import whole
 from ortsep.base.arrays import F32
 from ortsep.base.errors import MissingDependency, OutputError, UsageError
 from ortsep.stems.encoders import RawFile, rounded
-from ortsep.stems.files import MEND, Tally, Written, saying
+from ortsep.stems.files import MEND, Tally, Whole, Written, saying
 from ortsep.stems.paths import JOINED
 from ortsep.stems.tags import Tags, write_tags
 
@@ -59,7 +58,7 @@ def check_joined(names: Sequence[str], channels: int, sample_rate: int, subtype:
         raise MissingDependency("stem.mp4 is written by ffmpeg, which is not on the PATH; install it, or use --flac")
 
 
-class JoinedWriter:
+class JoinedWriter(Whole):
     """The stems of one song on their way into one MP4, with the interface of ``StemWriter``.
 
     All are kept as float32 on disk until the peak of the song is known. Mono becomes stereo.
@@ -183,17 +182,6 @@ class JoinedWriter:
     def _release(self) -> None:
         for partial in (*self._raw, *([self._partial] if self._partial else [])):
             whole.drop(partial)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
 
 def _level(raw: Path, gain: float, bits: int) -> None:

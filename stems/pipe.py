@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
 
 from ortsep.base.arrays import F32
 from ortsep.base.errors import OutputError
 from ortsep.base.wav import float_wav_header
-from ortsep.stems.files import Tally, Written
+from ortsep.stems.files import Tally, Whole, Written
 
 
-class PipeWriter:
+class PipeWriter(Whole):
     """The one stem ``name`` into ``sink`` as float32 WAV, with the interface of StemWriter.
 
     The header comes first, since the length is known beforehand.
@@ -41,15 +40,6 @@ class PipeWriter:
         self._put(b"")
         self.written[self._name] = self._tally.written(Path("-"), "WAV", "FLOAT")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-
     def _put(self, data: bytes) -> None:
         try:
             self._sink.write(data)
@@ -60,7 +50,7 @@ class PipeWriter:
             ) from error
 
 
-class MemoryWriter:
+class MemoryWriter(Whole):
     """All stems into memory, with the interface of StemWriter."""
 
     def __init__(self, names: Sequence[str], sample_rate: int, channels: int, *, samples: int) -> None:
@@ -79,12 +69,3 @@ class MemoryWriter:
     def close(self) -> None:
         for name, tally in self._tally.items():
             self.written[name] = tally.written(None, "memory", "FLOAT", audio=self._audio[name])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()

@@ -124,26 +124,7 @@ def mask_layout(mask: int, channels: int) -> Layout | None:
 
 # --- Apple ------------------------------------------------------------------------------------------------------------
 
-_APPLE_LABELS = [
-    "FL",
-    "FR",
-    "FC",
-    "LFE",
-    "BL",
-    "BR",
-    "FLC",
-    "FRC",
-    "BC",
-    "SL",
-    "SR",
-    "TC",
-    "TFL",
-    "TFC",
-    "TFR",
-    "TBL",
-    "TBC",
-    "TBR",
-]
+_APPLE_LABELS = _MASK
 """kAudioChannelLabel 1 to 18, in which "surround" are the speakers that others call back."""
 _APPLE_MORE = {33: "BL", 34: "BR", 35: "WL", 36: "WR", 37: "LFE2", 38: "DL", 39: "DR", 42: "FC"}
 _APPLE = {
