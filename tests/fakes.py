@@ -47,7 +47,7 @@ def faked(spec: ModelSpec, function: Function) -> tuple[Separator, FakeSession]:
     separator.model = Model(spec, GRAPHS / "plain", (member,))
     separator._graphs = separator._new_graphs()
     session = FakeSession(spec, function)
-    separator._graphs._sessions["fake.onnx"] = session  # type: ignore[assignment]
+    separator._graphs._sessions["fake.onnx", None] = session  # type: ignore[assignment]
     return separator, session
 
 
