@@ -32,6 +32,7 @@ from ortsep.server.worker import PAGE, RESULT
 _PAGE = Path(__file__).with_name("page")
 _BASE = "/v1/separations"
 _ID = _BASE + "/{id}"
+_PRIVATE = {"cache-control": "private, max-age=3600"}
 _DRAWING = 120.0
 """Seconds after a job's end within which its pictures must be there: an hour of song takes about 90."""
 _UPLOAD: dict[str, Any] = {
@@ -105,7 +106,9 @@ def make_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, settings=settings, sessions=sessions)
     _add_errors(app)
     _add_separations(app, service, settings, metrics, rate)
+    _add_one(app, service)
     _add_results(app, service)
+    _add_drawn(app, service)
     _add_operations(app, service, metrics)
     _add_page(app, settings, sessions)
     return app
@@ -193,6 +196,10 @@ def _add_separations(app: FastAPI, service: Service, settings: Settings, metrics
     ) -> dict[str, Any]:
         return {"separations": [service.document(job) for job in service.store.newest(limit, before)]}
 
+
+def _add_one(app: FastAPI, service: Service) -> None:
+    """What is asked of one separation by itself."""
+
     @app.get(_ID, summary="How a separation stands", responses=described(401, 404, 422))
     async def status(id: str) -> dict[str, Any]:
         return service.document(service.get(id))
@@ -215,8 +222,6 @@ def _add_separations(app: FastAPI, service: Service, settings: Settings, metrics
 
 
 def _add_results(app: FastAPI, service: Service) -> None:
-    private = {"cache-control": "private, max-age=3600"}
-
     @app.api_route(
         _ID + "/stems/{name}",
         methods=["GET", "HEAD"],
@@ -227,7 +232,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
     async def stem(id: str, name: str, download: bool = False) -> Response:
         path = service.file(id, name)
         named = _download_name(service.get(id), path.name) if download else None
-        return FileResponse(path, headers=private, filename=named)
+        return FileResponse(path, headers=_PRIVATE, filename=named)
 
     @app.api_route(
         _ID + "/song",
@@ -237,7 +242,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
         responses=described(401, 404, 422, gives="application/octet-stream"),
     )
     async def song(id: str) -> Response:
-        return FileResponse(service.song(id), headers=private, media_type="application/octet-stream")
+        return FileResponse(service.song(id), headers=_PRIVATE, media_type="application/octet-stream")
 
     @app.get(
         _ID + "/archive",
@@ -248,13 +253,15 @@ def _add_results(app: FastAPI, service: Service) -> None:
     async def archive(id: str) -> Response:
         files = service.stems(id)
         name = _download_name(service.get(id), "stems.zip")
-        headers = {**FileResponse("", filename=name).headers, **private}
+        headers = {**FileResponse("", filename=name).headers, **_PRIVATE}
         return StreamingResponse(
             zipped(files),
             media_type="application/zip",
             headers={k: v for k, v in headers.items() if k in ("content-disposition", "cache-control")},
         )
 
+
+def _add_drawn(app: FastAPI, service: Service) -> None:
     @app.get(
         _ID + "/pictures", summary="Outlines and spectrograms, for drawing", responses=described(401, 404, 409, 422)
     )
@@ -265,7 +272,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
             await asyncio.sleep(0.1)
         if not service.has(job, RESULT):
             raise Problem(404, "nothing is drawn of this separation; its stems are there")
-        return FileResponse(service.beside(id, RESULT), media_type="application/json", headers=private)
+        return FileResponse(service.beside(id, RESULT), media_type="application/json", headers=_PRIVATE)
 
     @app.get(
         _ID + "/report",
