@@ -109,21 +109,25 @@ class Session:
                     f"not load: {MEND[chosen]}"
                 )
             self.reason = f"provider {chosen} was not taken, because its libraries did not load: {MEND[chosen]}"
+        self._describe()
+        self._bindable = self.provider in BOUND and bindable(self._session)
+        self._bound: dict[tuple[str, ...], Bound] = {}
+        self._binding = threading.Lock()
+
+    def _describe(self) -> None:
+        """Keep the names, shapes, types and metadata of the graph. Raises ModelError."""
         try:
             for tensor in (*self._session.get_inputs(), *self._session.get_outputs()):
                 if tensor.type not in TYPES:
                     raise ModelError(
-                        f"{path}: {tensor.name} is a {tensor.type}, where audio is floats; export it again"
+                        f"{self.path}: {tensor.name} is a {tensor.type}, where audio is floats; export it again"
                     )
             self.inputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_inputs())
             self.outputs = tuple(Tensor(t.name, tuple(t.shape)) for t in self._session.get_outputs())
             self._types = {t.name: TYPES[t.type] for t in self._session.get_inputs()}
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except (UnicodeDecodeError, RuntimeError) as error:
-            raise _no_model(path, error) from error
-        self._bindable = self.provider in BOUND and bindable(self._session)
-        self._bound: dict[tuple[str, ...], Bound] = {}
-        self._binding = threading.Lock()
+            raise _no_model(self.path, error) from error
 
     @property
     def batch(self) -> int | None:
