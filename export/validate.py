@@ -106,8 +106,26 @@ def _reported(model: Model, figures: list[Figure], notes: list[str]) -> Report:
 
 
 def find_stems(model: Model) -> tuple[str, ...]:
-    """The stems as exported, before stems.txt renamed them."""
-    return _spec_in(model.file(model.members[0])).stems
+    """The stems as exported, before stems.txt renamed them; of one file of a bag those that it alone gives.
+
+    Raises UsageError for a file of a bag whose stems need others too.
+    """
+    spec, file = _spec_in(model.file(model.members[0])), model.members[0].file
+    if not _one_of_a_bag(model, spec):
+        return spec.stems
+    given = {m.file: {row for row in m.rows if m.weights[row]} for m in spec.bag}
+    own = given.pop(file)
+    if any(own & rows for rows in given.values()):
+        raise UsageError(
+            f"{file} gives its stems together with other graphs of {spec.name}; validate them all: "
+            f"ortsep validate {model.folder}"
+        )
+    return tuple(spec.stems[row] for row in sorted(own))
+
+
+def _one_of_a_bag(model: Model, spec: ModelSpec) -> bool:
+    """Whether a file was named that is one of several."""
+    return len(model.members) == 1 < len(spec.bag)
 
 
 def _spec_in(file: Path) -> ModelSpec:
@@ -122,7 +140,7 @@ def _original(model: Model, choice: Choice) -> Original:
 
     A name that is not in the catalogue is that of a checkpoint of one's own: its file says what it is, or its family.
     """
-    spec, stems = model.spec, choice.stems or find_stems(model)
+    spec, stems = _spec_in(model.file(model.members[0])), choice.stems or find_stems(model)
     if spec.family == "own" and choice.path is None:
         return _own(spec, choice)
     source = spec.weights.source
@@ -138,7 +156,8 @@ def _original(model: Model, choice: Choice) -> Original:
                     "--weights PATH, and its configuration, if it has one, with --config FILE"
                 )
             config, path = choice.config or made.config, made.weights and Path(made.weights)
-            return open_named(made.name, replace(choice, path=path or None, config=config, stems=made.stems or stems))
+            wanted = stems if _one_of_a_bag(model, spec) else made.stems or stems
+            return open_named(made.name, replace(choice, path=path or None, config=config, stems=wanted))
     choice = replace(choice, stems=stems)
     if known:
         return open_named(spec.entry, choice)

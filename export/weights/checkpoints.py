@@ -4,6 +4,7 @@ torch files are read with ``weights_only`` and an allow-list of inert stand-ins;
 by name. Declared sizes are compared with the size of the file before anything of that size is allocated.
 """
 
+import contextlib
 import pickle
 import re
 import warnings
@@ -154,7 +155,19 @@ def _damaged(path: Path) -> Iterator[None]:
             ) from error
         reason = re.sub(r"(?s).*WeightsUnpickler error:|Check the documentation.*", "", text).strip().split("\n")[0]
         reason = reason[:160].rstrip(".") or type(error).__name__
-        raise WeightsError(f"{path} is damaged or no checkpoint ({reason}); download it again") from error
+        if _begins_as_one(path):
+            raise WeightsError(f"{path} is damaged or no checkpoint ({reason}); download or copy it again") from error
+        raise WeightsError(
+            f"{path} is no checkpoint but another kind of file ({reason}); name one that torch or safetensors saved"
+        ) from error
+
+
+def _begins_as_one(path: Path) -> bool:
+    """Whether the first bytes are a zip's, a pickle's, or those of safetensors: an 8-byte length and a JSON object."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        head = file.read(9)
+        return head.startswith((b"PK\x03\x04", b"\x80")) or head[8:] == b"{"
+    return False
 
 
 def _bounded(path: Path) -> None:

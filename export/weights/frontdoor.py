@@ -59,6 +59,7 @@ ARCHITECTURES = (
     ),
     Architecture("htdemucs", "HTDemucs", "tencoder.0.conv.weight", "demucs", has=r"^crosstransformer\."),
     Architecture("hdemucs", "HDemucs", "tencoder.0.conv.weight", "demucs", lacks=r"^crosstransformer\."),
+    Architecture("demucs", "Demucs v3", "encoder.0.0.weight", "demucs", has=r"^decoder\.0\."),
     Architecture("bandit_v2", "BandIt v2", "band_split.norm_fc_modules.0.combined.0.weight"),
     Architecture("bandit", "BandIt", "band_split.norm_fc_modules.0.norm.weight"),
     Architecture("apollo", "Apollo", "net.0.band_net.input_norm.weight"),
@@ -100,13 +101,14 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
-    """Load and recognise a checkpoint. A yaml of the same name beside it is taken where ``config`` is None.
+    """Load and recognise a checkpoint. A yaml of the same name beside it, or hydra's, is taken without ``config``.
 
     Raises FileMissing, and WeightsError for a file that is damaged, asks for code to run, holds no or several
     networks, an adapter (LoRA) without its model, an architecture that can't be exported, or another than its yaml.
     """
     existing_file(path)
-    config = config or next((p for p in map(path.with_suffix, (".yaml", ".yml")) if p.is_file()), None)
+    beside = (*map(path.with_suffix, (".yaml", ".yml")), path.parent / ".hydra" / "config.yaml")  # hydra's: demucs
+    config = config or next((place for place in beside if place.is_file()), None)
     sections = {} if config is None else read_yaml(config)
     described = described_architecture(sections)
     _refuse_described(described, config)

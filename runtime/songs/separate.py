@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
 from ortsep.audio.resample import resampled_length
-from ortsep.audio.song import Song
 from ortsep.audio.song_tags import song_tags
 from ortsep.audio.sources import At, FileSource, Source
 from ortsep.base.arrays import F32
@@ -22,6 +21,7 @@ from ortsep.models.catalogue import folder_name
 from ortsep.options import Options
 from ortsep.separator import Separator
 from ortsep.songs.mixture import DecodedOnce, counted
+from ortsep.songs.notes import notes
 from ortsep.songs.null import null_depth
 from ortsep.songs.provenance import provenance, still_right, write_sidecar
 from ortsep.songs.record import LOSSLESS, Files, SongReport, Stem, skipped
@@ -188,7 +188,7 @@ def _report(
         processing_time=elapsed,
         gain=gain,
         outputs=tuple(Stem.of(written[name]) for name in separator.names(options)),
-        warnings=(*source.song.warnings, *_warnings(separator, source.song, gain, cut), *output.notes),
+        warnings=(*source.song.warnings, *notes(separator, options, source.song, gain, cut), *output.notes),
         wiener_filter=bool(options.wiener),
     )
 
@@ -228,19 +228,3 @@ def _deadline(run: Cancel, timeout: float | None, began: float) -> Iterator[None
         raise TimedOut(f"the separation took longer than {timeout:g} s; allow more time or a faster model") from error
     finally:
         timer.cancel()
-
-
-def _warnings(separator: Separator | Chain, song: Song, gain: float, cut: int) -> list[str]:
-    spec, found = separator.spec, []
-    if separator.provider_reason:
-        found.append(separator.provider_reason)
-    if spec.weights.random:
-        found.append("the model has random weights: its stems are noise")
-    if gain != 1.0:
-        found.append(f"all stems were scaled by {gain:.4g} to fit the format; write float wav to keep the level")
-    if cut:
-        found.append(f"{cut} samples lie beyond full scale and were cut; --clip-mode rescale keeps their shape")
-    if song.sample_rate != spec.sample_rate:
-        found.append(f"resampled from {song.sample_rate} Hz to the model's {spec.sample_rate} Hz and back")
-    found.extend(spec.notes)
-    return found

@@ -78,6 +78,8 @@ def open_package(card: Card, path: Path, config: Path | None = None, stems: tupl
                 f"{path} brings its own configuration, so {config} would change nothing; leave --config out"
             )
         return package
+    hydra = path.parent / ".hydra" / "config.yaml"
+    config = hydra if config is None and hydra.is_file() else config
     if config is None and "config" not in card.arguments:
         raise WeightsError(
             f"{path} holds parameters without their configuration; give it with --config FILE, or take the file as "

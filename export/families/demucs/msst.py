@@ -17,11 +17,12 @@ import torch
 from demucs.htdemucs import HTDemucs
 
 from ortsep.base.arrays import F32
-from ortsep.base.errors import WeightsError
+from ortsep.base.errors import UsageError, WeightsError
 from ortsep.export.families.demucs.bag import DemucsOriginal
-from ortsep.export.families.demucs.files import CLASSES, LIMITS, Part, fill, read_part, shape_of
+from ortsep.export.families.demucs.files import CLASSES, LIMITS, Part, fill, read_part, shape_of, stems_of
 from ortsep.export.families.demucs.package import Package, load_demucs_package
 from ortsep.export.families.demucs.subbands import SubbandHTDemucs
+from ortsep.export.families.demucs.training import arguments_of, network_of
 from ortsep.export.family import Choice, refuse_config, wanted_stems
 from ortsep.export.weights.download import fetch
 from ortsep.export.weights.frontdoor import Checkpoint, open_checkpoint
@@ -94,12 +95,12 @@ class MsstDemucs(DemucsOriginal):
 
 
 def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> DemucsOriginal:
-    """A recognised checkpoint: with a yaml as MSST separates; a package without one as demucs does.
+    """A recognised checkpoint: with a yaml of MSST's as MSST separates; else as demucs does.
 
     Raises WeightsError; UsageError for a stem that it lacks.
     """
     name = folder_name(checkpoint.path.stem)
-    if not checkpoint.config:
+    if not isinstance(checkpoint.config.get("training"), Mapping):
         return _package(checkpoint, name, choice)
     sources = _sources(checkpoint.config, checkpoint.where)
     card = _card(name, sources)
@@ -214,15 +215,22 @@ def _card(name: str, stems: tuple[str, ...]) -> Card:
 
 
 def _package(checkpoint: Checkpoint, name: str, choice: Choice) -> DemucsOriginal:
-    """A package that demucs made says its network itself, and is separated as demucs does."""
-    package = load_demucs_package(checkpoint.path)
-    sources = package.kwargs.get("sources", package.args[0] if package.args else None)
-    if package.network is None or not isinstance(sources, list | tuple):
-        raise WeightsError(
-            f"{checkpoint.path} holds parameters without their configuration; give the yaml that came with it "
-            "with --config"
+    """As demucs separates: a package of its own says its network, parameters have a configuration."""
+    package, path = load_demucs_package(checkpoint.path), checkpoint.path
+    if package.network is not None and choice.config is not None:
+        raise UsageError(
+            f"{path} brings its own configuration, so {choice.config} would change nothing; leave --config out"
         )
-    card = _card(name, tuple(map(str, sources)))
-    part = read_part(card, checkpoint.path, Path(checkpoint.path).name, (1.0,) * len(card.stems))
+    if package.network is None and not checkpoint.config:
+        raise WeightsError(
+            f"{path} holds parameters without their configuration; give the yaml that came with it with --config"
+        )
+    if package.network is None:
+        arguments = arguments_of(checkpoint.config, f"the configuration of {path}")
+        if "sources" not in arguments:
+            arguments["sources"], choice = list(choice.stems), replace(choice, stems=())
+        package = Package(network_of(package.state), (), arguments, package.state, package.sha256)
+    card = _card(name, stems_of(package, path))
+    part = read_part(card, path, path.name, (1.0,) * len(card.stems), package)
     wanted = tuple(card.stems.index(stem) for stem in wanted_stems(card.stems, choice.stems, name))
     return DemucsOriginal(card, [part], wanted, None)

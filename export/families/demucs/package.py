@@ -74,7 +74,7 @@ def load_demucs_package(path: Path) -> Package:
             try:
                 held[key] = json.loads(metadata.get(key, empty), object_hook=_fraction_from_json)
             except (ValueError, RecursionError) as error:
-                raise WeightsError(f"{path} has broken metadata ({key}: {error}); download it again") from error
+                raise WeightsError(f"{path} has broken metadata ({key}: {str(error)[:160]}); {MEND}") from error
     else:
         held = load_any(path)
         if "klass" not in held:
@@ -138,7 +138,7 @@ def find_member(folder: Path, signature: str) -> Path:
     if not actual.startswith(promised):
         raise WeightsError(
             f"{found[0]} is damaged: its sha256 begins with {actual[: len(promised)]} and not {promised}; "
-            "download it again"
+            "download it again, or take the hash out of the name of a file of your own"
         )
     return found[0]
 

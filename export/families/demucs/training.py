@@ -38,11 +38,7 @@ def network_of(state: State) -> str:
 
 
 def read_arguments(path: Path) -> dict[str, Any]:
-    """A constructor's arguments from a configuration: demucs's own (hydra's), or the arguments by name.
-
-    Those may stand below ``kwargs``, ``args`` or ``model``; a fraction may be text, "39/5". Raises FileMissing,
-    WeightsError.
-    """
+    """``arguments_of`` a file. Raises FileMissing, WeightsError."""
     if not path.is_file():
         raise FileMissing(f"there is no configuration at {path}; check the path given to --config")
     try:
@@ -54,16 +50,24 @@ def read_arguments(path: Path) -> dict[str, Any]:
     except Exception as error:  # of PyYAML's many, all mean that it is no configuration
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"{path} is neither yaml nor json ({reason}); mend it") from error
+    return arguments_of(data, str(path))
+
+
+def arguments_of(data: Any, where: str) -> dict[str, Any]:
+    """A constructor's arguments from a configuration: demucs's own (hydra's), or the arguments by name.
+
+    Those may stand below ``kwargs``, ``args`` or ``model``; a fraction may be text, "39/5". Raises WeightsError.
+    """
     if isinstance(data, dict) and data.get("model") in KINDS and isinstance(data.get("dset"), dict):
         data = _of_hydra(data)
     for key in ("kwargs", "args", "model"):
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             data = data[key]
     if not isinstance(data, dict) or not data or not all(isinstance(key, str) for key in data):
-        raise WeightsError(f"{path} holds no arguments by name; write those of the network, such as 'channels: 48'")
+        raise WeightsError(f"{where} holds no arguments by name; write those of the network, such as 'channels: 48'")
     if sections := [key for key, value in data.items() if isinstance(value, dict)]:
         raise WeightsError(
-            f"{path} has a section {sections[0]!r} and is no configuration of demucs; if it is MSST's, export the "
+            f"{where} has a section {sections[0]!r} and is no configuration of demucs; if it is MSST's, export the "
             "checkpoint by its own path: ortsep export FILE --config FILE"
         )
     return {key: _fraction(value) if key == "segment" else value for key, value in data.items()}

@@ -17,7 +17,9 @@ def read_architecture(checkpoint: Checkpoint) -> Architecture:
     last, first = (checkpoint.state.get(f"{name}.weight") for name in ("final_conv.2", "first_conv"))
     outputs = 0 if last is None or first is None else len(last) // first.shape[1]
     if not outputs:
-        raise WeightsError(f"{checkpoint.where} has no last convolution of an MDX23C; download it again")
+        raise WeightsError(
+            f"{checkpoint.where} has no last convolution of an MDX23C; take the edition that loads in MSST"
+        )
     arch = described(checkpoint.settings, outputs, checkpoint.where)
     counted = [name for name in checkpoint.state if name.endswith(BATCHES)] if arch.norm == "BatchNorm" else []
     check_names(checkpoint, {**parameters(arch), **dict.fromkeys(counted, ())})

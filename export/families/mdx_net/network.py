@@ -157,7 +157,9 @@ def load_network(state: Mapping[str, Any], where: str) -> ConvTDFNet:
             shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise WeightsError(f"{where}: {name} is {shape}, not {list(wanted[name].shape)}; it is another network")
         if not torch.isfinite(value).all() or (name.endswith("running_var") and (value < 0).any()):
-            raise WeightsError(f"{where}: {name} holds NaN, infinity or a negative variance; download it again")
+            raise WeightsError(
+                f"{where}: {name} holds NaN, infinity or a negative variance; take an earlier checkpoint"
+            )
     network.load_state_dict({name: value.float() for name, value in state.items()}, strict=True)
     network.eval()
     return network

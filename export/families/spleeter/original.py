@@ -156,6 +156,12 @@ def load(card: Card, choice: Choice) -> Spleeter:
     if files.prefix is not None:
         _check_meta(files.prefix.with_name(files.prefix.name + ".meta"), card, architecture)
     check(files.variables, len(card.stems), files.source)
+    if choice.path is not None and choice.config is None:
+        reach = architecture.bins * card.sample_rate / reference.N_FFT / 1000
+        choice.say(
+            f"{card.name} separates up to {reach:.0f} kHz, by its {architecture.bins} bins: a checkpoint doesn't say "
+            "how many it was trained for, and the same one serves a model with more or fewer; --config FILE says it"
+        )
     return Spleeter(
         _spec(card, choice, architecture, files), architecture, files.variables, files.prefix, choice.route or ROUTES[0]
     )

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner
 
 from ortsep.base.decibels import snr
-from ortsep.base.errors import UsageError
+from ortsep.base.errors import ModelError, UsageError
 from ortsep.cli import app
 from ortsep.export.exporter import write_export
 from ortsep.export.graph.builder import Graph
@@ -121,6 +121,32 @@ def test_time_is_the_median_of_ratios_of_neighbours() -> None:
     assert runs == ["exact", "other"] * RUNS
     assert (timing.ratio, timing.seconds) == (0.75, 30.0)
     assert "onnxruntime" in timing.machine
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp16-weights", 50.0), ("int8", 25.0)])
+def test_a_precision_that_loses_too_much_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, least: float
+) -> None:
+    """What the docs promise of a precision: a file that keeps 3 dB less is refused, one with 3 dB more is written."""
+    spec = ModelSpec("n", "f", ("a",), 8000, 1, "waveform", "stems", chunks=Chunks(64))
+    original: Any = SimpleNamespace(
+        spec=spec, graphs=lambda portable: iter([("n.onnx", network())]), example=lambda member, mix: INPUTS
+    )
+    exact = open_graph(network())(INPUTS)
+    for db in (least - 3, least + 3):
+        rng = np.random.default_rng(0)
+        noise = {name: rng.standard_normal(value.shape) * value.std() for name, value in exact.items()}
+        power = {name: np.mean(value**2) / np.mean(noise[name] ** 2) for name, value in exact.items()}
+        worse = {name: v + noise[name] * np.sqrt(power[name]) * 10 ** (-db / 20) for name, v in exact.items()}
+        results = iter([lambda _: exact, lambda _, worse=worse: worse])
+        monkeypatch.setattr("ortsep.export.exporter.open_graph", lambda _, results=results: next(results))
+        monkeypatch.setattr("ortsep.export.exporter.with_precision", lambda *_: network())
+        if db < least:
+            with pytest.raises(ModelError, match=f"in {precision}, below {least:g}"):
+                write_export(original, tmp_path / "n", precision=precision)
+            assert not (tmp_path / "n").exists()
+        else:
+            write_export(original, tmp_path / "n", precision=precision)
 
 
 def test_time_of_a_graph() -> None:

@@ -218,6 +218,19 @@ def test_a_zip_that_lies_about_sizes(tmp_path: Path, memory: None) -> None:
         load_state(tmp_path / "x.th")
 
 
+@pytest.mark.parametrize(("names", "taken"), [(3, True), (8, False)])
+def test_tied_parameters_may_be_named_a_few_times(tmp_path: Path, names: int, taken: bool) -> None:
+    """One tensor of 4 MB under several names: tied weights, or a file that describes far more than it holds."""
+    tensor = torch.zeros(1 << 20)
+    path = saved(tmp_path / "x.th", {f"w{k}": tensor for k in range(names)})
+    assert path.stat().st_size < 5_000_000, "stored once"
+    if taken:
+        assert len(load_state(path)) == names
+        return
+    with pytest.raises(WeightsError, match="describes 33554432 bytes of tensors in a much smaller file"):
+        load_state(path)
+
+
 def test_a_tensor_larger_than_its_file(tmp_path: Path, memory: None) -> None:
     for tensor in (torch.zeros(1).expand(1 << 40), torch.zeros(1, dtype=torch.float16).expand(1 << 20, 1 << 20)):
         with pytest.raises(WeightsError, match="bytes of tensors"):

@@ -1,5 +1,6 @@
 """Checkpoints of one's own Demucs training: any stems, whatever a framework put round the parameters."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import yaml
 from demucs.htdemucs import HTDemucs
 
 from ortsep.base.errors import FileMissing, UsageError, WeightsError
+from ortsep.export.exporter import open_named
 from ortsep.export.families.demucs.original import load
 from ortsep.export.families.demucs.training import network_of, read_arguments
 from ortsep.export.family import Choice
 from ortsep.export.weights.random_weights import randomise
 from ortsep.models.catalogue import find_card
+from ortsep.models.spec import Chunks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -99,6 +102,31 @@ def test_demucs_own_configuration(tmp_path: Path) -> None:
     assert read_arguments(path) == {**OWN, "sources": STEMS, "audio_channels": 2, "samplerate": 44100, "segment": 0.3}
     path.write_text(yaml.safe_dump({**data, "dset": {**data["dset"], "segment": 11}}))  # type: ignore[dict-item]
     assert read_arguments(path)["segment"] == 44
+
+
+@pytest.mark.parametrize("where", ["--config", "beside it", "hydra's"])
+def test_a_checkpoint_by_its_own_path(best: HTDemucs, tmp_path: Path, where: str) -> None:
+    """``ortsep export FILE [--config FILE]``: no name of the catalogue, separated as demucs does, not as MSST."""
+    path = tmp_path / "checkpoint.th"
+    torch.save(wrapped(best)["dora"], path)
+    config = tmp_path / {"--config": "own.yaml", "beside it": "checkpoint.yaml", "hydra's": ".hydra/config.yaml"}[where]
+    config.parent.mkdir(exist_ok=True)
+    data = {"model": "htdemucs", "htdemucs": OWN, "dset": {"sources": STEMS, "channels": 2, "samplerate": 44100}}
+    config.write_text(yaml.safe_dump({**data, "model_segment": 0.3}))
+    choice = Choice(config=config if where == "--config" else None)
+    original = open_named(str(path), choice)
+    same(original, best)
+    assert original.spec.chunks is not None and original.spec.chunks.join == Chunks(100).join
+    if where == "hydra's":
+        same(load(CARD, Choice(path=path)), best)
+    config.write_text(yaml.safe_dump({**OWN, "segment": "3/10"}))
+    if where == "--config":
+        same(open_named(str(path), replace(choice, stems=tuple(STEMS))), best)
+        with pytest.raises(WeightsError, match="doesn't name its stems"):
+            open_named(str(path), choice)
+        torch.save({"klass": HTDemucs, "args": (), "kwargs": KWARGS, "state": best.state_dict()}, path)
+        with pytest.raises(UsageError, match=r"brings its own configuration, so .* would change nothing"):
+            open_named(str(path), choice)
 
 
 def test_the_class_is_known_by_its_parameters(best: HTDemucs) -> None:
