@@ -16,13 +16,13 @@ from ortsep.options import Options
 from ortsep.songs.notes import of_shifts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL: dict[str, Any] = {"channels": 4, "depth": 4, "samplerate": 8000, "segment": Fraction(1, 2)}
+SMALL: dict[str, Any] = {"channels": 8, "samplerate": 8000, "segment": Fraction(1, 2)}
 LENGTH = 9000
 
 
 def model(kind: type) -> Any:
     torch.manual_seed(0)
-    more = {"t_layers": 1, "t_heads": 2, "bottom_channels": 8} if kind is HTDemucs else {}
+    more = {"depth": 4, "t_layers": 1, "t_heads": 2, "bottom_channels": 16} if kind is HTDemucs else {}
     return kind(sources=["a", "b"], **SMALL, **more).eval()
 
 
