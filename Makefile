@@ -16,7 +16,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help published demo wheel export validate run test test-lean test-full test-long fuzz soak lint format bench clean FORCE
+.PHONY: help published demo wheel export validate run test test-lean test-full test-long fuzz soak lint format bench clean docs FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -74,6 +74,11 @@ published: $(FULL)/installed ## Networks of published sizes beside torch: exact,
 
 soak: $(LEAN)/installed ## An hour in one process with threads, cancels, timeouts and failures [ARGS="--seconds 600"]
 	$(LEAN)/bin/python benchmarks/soak.py $(ARGS)
+
+docs: ## The site in build/docs/index.html; opens without the network
+	test -x build/docs-venv/bin/python || $(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/python $(PIP_INSTALL) '.[docs]'
+	build/docs-venv/bin/python -m sphinx -q -b html docs build/docs
 
 lint: $(FULL)/installed ## ruff and mypy
 	$(FULL)/bin/ruff check .
