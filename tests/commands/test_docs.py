@@ -60,7 +60,7 @@ def test_every_command_of_the_pages_can_be_typed(page: str, line: str) -> None:
             command.make_context(words[0], words[1:])
 
 
-@pytest.mark.skipif(shutil.which("sh") is None, reason="no shell")
+@pytest.mark.long
 def test_the_first_minute_goes_as_it_is_told(tmp_path: Path) -> None:
     """All blocks of the tutorial in their order, but what needs the network."""
     text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
