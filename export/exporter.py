@@ -96,7 +96,7 @@ def export_model(
         weights = str(choice.path.absolute()) if choice.path else None
         config = choice.config.absolute() if choice.config else None
         where = str(Path(name).absolute()) if is_checkpoint(name) else name
-        remember(made.spec, Made(where, weights, config, choice.stems))
+        remember(made.spec, Made(where, weights, config, choice.stems, choice.settings))
     return made
 
 

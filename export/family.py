@@ -44,6 +44,7 @@ FAMILIES = {
     "roformer": "ortsep.export.families.roformer.original",
     "scnet": "ortsep.export.families.scnet.original",
     "spleeter": "ortsep.export.families.spleeter.original",
+    "vr": "ortsep.export.families.vr.original",
 }
 """A card's family (the name of its file in models/cards) and the module that is a ``Family``."""
 
@@ -68,6 +69,8 @@ class Choice:
     """Told what happens meanwhile, a line each."""
     route: str = ""
     """How the graph is made, of the family's ``ROUTES``; its first one by default."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What no file and no table says of the weights (``--set``), of the family's ``SETTINGS``."""
     contract: str = ""
     """``waveform``: one graph with the transforms inside; by default the family's graphs, the STFT outside."""
 
@@ -147,7 +150,8 @@ class Family(Protocol):
     def CONFIG(self) -> str:
         """What its ``--config`` is, in a few words; empty where it takes none.
 
-        A family whose official files ``--source`` can choose among has ``SOURCES = True`` besides.
+        A family whose official files ``--source`` can choose among has ``SOURCES = True`` besides, one that ``--set``
+        can tell something ``SETTINGS``, their names.
         """
 
     def load(self, card: Card, choice: Choice) -> Original:
@@ -177,7 +181,16 @@ def load_original(card: Card, choice: Choice) -> Original:
             f"the weights of {card.name} come from their address alone; leave --source out, or name a copy of them "
             "with --weights PATH"
         )
+    _refuse_settings(family, choice, card.name)
     return family.load(card, choice)
+
+
+def _refuse_settings(family: object, choice: Choice, name: str) -> None:
+    """Raise UsageError for settings that mean nothing to a family."""
+    known = getattr(family, "SETTINGS", ())
+    if foreign := [setting for setting in choice.settings if setting not in known]:
+        takes = f"--set takes {', '.join(known)}" if known else "leave --set out"
+        raise UsageError(f"{', '.join(foreign)} means nothing to {name}; {takes}")
 
 
 def is_checkpoint(name: str) -> bool:
@@ -196,6 +209,7 @@ def open_original(checkpoint: "Checkpoint", choice: Choice) -> Original:
     Raises WeightsError for parameters that are not the architecture's, UsageError for stems that it has not.
     """
     family: Recognises = import_module(FAMILIES[checkpoint.architecture.family])
+    _refuse_settings(family, choice, checkpoint.where)
     return family.from_checkpoint(checkpoint, choice)
 
 

@@ -21,6 +21,7 @@ from ortsep.audio.sources import fit_channels
 from ortsep.base.arrays import F32
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, UsageError, WeightsError
+from ortsep.engine.bands import band_spectrum, band_wave
 from ortsep.engine.stft import istft, stft
 from ortsep.export.exporter import choose_weights, open_named
 from ortsep.export.family import OWN, Choice, Original, is_checkpoint
@@ -30,6 +31,7 @@ from ortsep.export.weights.remembered import recall
 from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.providers import LOWER, PROVIDERS, choose_provider
 from ortsep.graphs.session import Session
+from ortsep.models.bands import Bands
 from ortsep.models.catalogue import catalogue
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, STFT, Figure, Fixed, ModelSpec, from_json
@@ -157,7 +159,8 @@ def _original(model: Model, choice: Choice) -> Original:
                 )
             config, path = choice.config or made.config, made.weights and Path(made.weights)
             wanted = stems if _one_of_a_bag(model, spec) else made.stems or stems
-            return open_named(made.name, replace(choice, path=path or None, config=config, stems=wanted))
+            choice = replace(choice, path=path or None, config=config, settings=made.settings)
+            return open_named(made.name, replace(choice, stems=wanted))
     choice = replace(choice, stems=stems)
     if known:
         return open_named(spec.entry, choice)
@@ -222,6 +225,8 @@ def _transform(model: Model, original: Original, signals: list[tuple[str, F32]])
     seen: list[tuple[STFT | None, STFT | None]] = []
     for index, member in enumerate(model.members):
         spec = _spec_in(model.file(member))
+        if spec.bands is not None:
+            yield from (figure for name, mix in signals for figure in _of_bands(spec.bands, original, name, mix))
         if spec.stft is None or (spec.stft, spec.inverse) in seen:
             continue
         seen.append((spec.stft, spec.inverse))
@@ -243,6 +248,18 @@ def _transforms(spec: ModelSpec, original: Original, index: int, name: str, mix:
     if back is not None:
         inverse = istft(spec.inverse or spec.stft, theirs.astype(np.complex64), mix.shape[-1])
         yield Figure(f"transform: inverse, {which}", snr(back, inverse), GATES["transform"], original.package)
+
+
+def _of_bands(bands: Bands, original: Original, name: str, mix: F32) -> Iterator[Figure]:
+    theirs = original.transform(mix)
+    assert theirs is not None
+    yield Figure(
+        f"transform: bands, {name}", snr(theirs, band_spectrum(bands, mix)), GATES["transform"], original.package
+    )
+    back = original.inverse(theirs, mix.shape[-1])
+    assert back is not None
+    ours = band_wave(bands, theirs.astype(np.complex64)[None])[0]
+    yield Figure(f"transform: inverse, {name}", snr(back, ours), GATES["transform"], original.package)
 
 
 def _exactly(mix: F32, samples: int) -> F32:

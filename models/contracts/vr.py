@@ -6,11 +6,12 @@ vr_model_data/model_data_new.json, and two entries of python-audio-separator's o
 python-audio-separator's vr_separator.py and UVR's separate.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ortsep.models.bands import Band, Bands, Channels
+from ortsep.models.contracts.contract import Unclear
 from ortsep.models.contracts.mdx_net import stem_names
 from ortsep.models.spec import ModelSpec
 
@@ -151,6 +152,32 @@ TAKEN_OUT = frozenset(
     ("vocals", "other", "bass", "drums", "guitar", "piano", "synthesizer", "strings", "woodwinds", "brass", "wind_inst")
 )
 """The primary stems for which UVR turns the aggression round."""
+
+
+def find_entry(key: str, named: Entry | None, settings: Mapping[str, str], layouts: Sequence[str]) -> tuple[Entry, str]:
+    """The bands and the stem of a file with this ``key``, and how they were found: by it, by its name, by what is set.
+
+    ``layouts`` are those that its parameters allow. Raises Unclear.
+    """
+    entry = ENTRIES.get(key)
+    how = f"found in UVR's table by the key {key}"
+    if entry is None and named is not None:
+        entry, how = named, f"found by the name {named.file} (key {key})"
+    if entry is None and not {"model_param", "primary"} <= settings.keys():
+        raise Unclear(
+            f"its key {key} and its name are in no table, and it says itself neither its bands nor its stem: give "
+            f"--set model_param=... and --set primary=Vocals (or another); the layouts are {', '.join(layouts)}"
+        )
+    layout = settings.get("model_param", entry.layout if entry else "")
+    primary = settings.get("primary", entry.primary if entry else "")
+    if layout == BACKWARDS:
+        raise Unclear(f"{BACKWARDS} hears songs from their end, which a stream can't; take another model")
+    if layout not in LAYOUTS:
+        raise Unclear(f"there is no layout {layout}; the layouts are {', '.join(layouts)}")
+    if not primary.strip():
+        raise Unclear("it isn't said which stem its mask is for; add --set primary=Vocals, or another")
+    found = Entry(entry.file if entry else "", layout, primary)
+    return found, how if found == entry else "as set"
 
 
 def vr_spec(entry: Entry, edition: Edition, name: str, *, multiple: int = 16) -> ModelSpec:

@@ -8,6 +8,7 @@ import typer
 from ortsep.commands.choices import Clip, Extension, Gain, Precision, Progress, Provider, Use
 
 WHAT, WHERE, HOW, FILTERS = "What to separate", "Where to", "How", "Filters of magnitude models"
+MASKS = "Masks of UVR's VR models"
 MACHINE, MANY, TOLD = "Machine", "Lists and clusters", "What is told"
 
 # What is told
@@ -178,7 +179,11 @@ Shifts = Annotated[
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the shifts.", rich_help_panel=HOW)]
 Tta = Annotated[
     bool,
-    typer.Option("--tta", help="Average with the channels swapped and the sign turned (MSST).", rich_help_panel=HOW),
+    typer.Option(
+        "--tta",
+        help="Average with the channels swapped and the sign turned (MSST), or with moved windows (VR).",
+        rich_help_panel=HOW,
+    ),
 ]
 Denoise = Annotated[
     bool, typer.Option("--denoise", help="0.5 f(x) - 0.5 f(-x) for each chunk x (UVR).", rich_help_panel=HOW)
@@ -239,6 +244,29 @@ MaskExtension = Annotated[
     typer.Option(
         "--mask-extension", metavar="zeros|average", help="Masks above the model's bins.", rich_help_panel=FILTERS
     ),
+]
+
+# Masks
+
+Aggression = Annotated[
+    int | None,
+    typer.Option("--aggression", metavar="N", help="Percent, -50 to 100; 5 by default.", rich_help_panel=MASKS),
+]
+WindowSize = Annotated[
+    int | None,
+    typer.Option("--window-size", metavar="N", help="Frames at a time: 320, 512, 1024.", rich_help_panel=MASKS),
+]
+PostProcess = Annotated[
+    float | None,
+    typer.Option(
+        "--post-process",
+        metavar="X",
+        help="Give the first stem whole where its mask stays above X.",
+        rich_help_panel=MASKS,
+    ),
+]
+HighEnd = Annotated[
+    bool, typer.Option("--high-end", help="Fill the bins above what the network hears.", rich_help_panel=MASKS)
 ]
 
 # Machine

@@ -1,8 +1,9 @@
 """``ortsep export``, ``optimize`` and ``validate``: the commands that need the ``export`` extra."""
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -61,6 +62,8 @@ class ExportSettings:
     quiet: bool = False
     source: str = ""
     offline: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What no file and no table says of the weights."""
 
 
 def export_command(
@@ -143,6 +146,7 @@ def _exported(
             contract=settings.contract,
             source=settings.source,
             offline=settings.offline,
+            settings=settings.settings,
         )
         try:
             made = export_model(

@@ -54,6 +54,10 @@ def run(
     rest: flags.Rest = False,
     exponent: flags.Exponent = None,
     mask_extension: flags.MaskExtension = None,
+    aggression: flags.Aggression = None,
+    window: flags.WindowSize = None,
+    post_process: flags.PostProcess = None,
+    high_end: flags.HighEnd = False,
     models_dir: flags.ModelsDir = None,
     provider: flags.Device = choices.Provider.auto,
     threads: flags.Threads = None,
@@ -95,6 +99,10 @@ def run(
         mask_extension=mask_extension.value if mask_extension else None,
         wiener=wiener or None,
         rest=rest,
+        aggression=aggression,
+        window=window,
+        post_process=post_process,
+        high_end=high_end,
     )
     kind, coding = habits.file_kind(format, subtype, flac=flac, mp3=mp3, int24=int24, float32=float32)
     files = Files(
