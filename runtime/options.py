@@ -145,7 +145,7 @@ def refuse_options(spec: ModelSpec, options: Options) -> None:
 
     for name in TUNING:
         if changed(name) and name not in (*own, "chunk", "downmix"):
-            others = " or ".join(kind for kind, names in _KINDS if name in names)
+            others = next((kind for kind, names in _KINDS if name in names), "others")
             raise UsageError(
                 f"{name} is an option of {others} and {spec.name} is none; leave it out (its own are {', '.join(own)})"
             )
