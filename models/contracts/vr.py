@@ -31,8 +31,6 @@ class Layout:
     """What old networks hear in place of left and right, in all bands."""
     spectra: tuple[Channels, ...] = ()
     """What networks of 5.1 hear, band by band; empty for left and right in all."""
-    lossy: float = 0.0
-    """dB of a song that come back through a mask of one, as ``tests/parity/test_vr_parity.py`` measures them."""
 
 
 _V2 = (
@@ -99,6 +97,14 @@ LAYOUTS: Mapping[str, Layout] = {
     "4band_v4_ms_fullband": Layout(_V4, 896, (), spectra=("mid_side",) * 4),
 }
 """By UVR's name."""
+LOST: Mapping[str, float] = {
+    **dict.fromkeys(("4band_v2", "4band_v2_sn", "4band_v3", "4band_v3_sn"), 20.3),
+    **dict.fromkeys(("4band_44100", "4band_44100_msb", "4band_44100_msb2", "4band_44100_sw"), 25.0),
+    "3band_44100_msb2": 27.0,
+    "4band_v4_ms_fullband": 34.1,
+    "1band_sr44100_hl512": 42.0,
+}
+"""dB of one song that came back through a mask of one, of the layouts that this was measured of."""
 BACKWARDS = "4band_44100_reverse"
 """UVR's layout that hears songs from their end, which a stream can't; no file that UVR lists has it."""
 
@@ -197,6 +203,8 @@ def vr_spec(entry: Entry, edition: Edition, name: str, *, multiple: int = 16) ->
         multiple=multiple,
         inverted=primary in TAKEN_OUT,
     )
+    figure = f" ({LOST[entry.layout]:g} dB of a song through a mask of one)" if entry.layout in LOST else ""
+    note = f"the bands of {entry.layout} don't give a song back whole{figure}: --residual is what the stems leave"
     return ModelSpec(
         name=name,
         family="vr",
@@ -206,4 +214,5 @@ def vr_spec(entry: Entry, edition: Edition, name: str, *, multiple: int = 16) ->
         domain="bands",
         output="masks",
         bands=bands,
+        notes=(note,),
     )
