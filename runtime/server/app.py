@@ -222,25 +222,27 @@ def _add_one(app: FastAPI, service: Service) -> None:
 
 
 def _add_results(app: FastAPI, service: Service) -> None:
-    @app.api_route(
-        _ID + "/stems/{name}",
-        methods=["GET", "HEAD"],
-        summary="One stem",
-        response_class=Response,
-        responses=described(401, 404, 409, 422, gives="audio/*"),
-    )
+    one: dict[str, Any] = {
+        "summary": "One stem",
+        "response_class": Response,
+        "responses": described(401, 404, 409, 422, gives="audio/*"),
+    }
+
+    @app.head(_ID + "/stems/{name}", **one)  # not one route with two methods: each is an operation with a name
+    @app.get(_ID + "/stems/{name}", **one)
     async def stem(id: str, name: str, download: bool = False) -> Response:
         path = service.file(id, name)
         named = _download_name(service.get(id), path.name) if download else None
         return FileResponse(path, headers=_PRIVATE, filename=named)
 
-    @app.api_route(
-        _ID + "/song",
-        methods=["GET", "HEAD"],
-        summary="The song as it was sent",
-        response_class=Response,
-        responses=described(401, 404, 422, gives="application/octet-stream"),
-    )
+    sent: dict[str, Any] = {
+        "summary": "The song as it was sent",
+        "response_class": Response,
+        "responses": described(401, 404, 422, gives="application/octet-stream"),
+    }
+
+    @app.head(_ID + "/song", **sent)
+    @app.get(_ID + "/song", **sent)
     async def song(id: str) -> Response:
         return FileResponse(service.song(id), headers=_PRIVATE, media_type="application/octet-stream")
 
@@ -334,7 +336,9 @@ def _add_page(app: FastAPI, settings: Settings, sessions: Sessions) -> None:
         open_ = not settings.token or sessions.known(session_of(request.headers.get("cookie", "")))
         return {"token": bool(settings.token), "open": open_}
 
-    @app.post("/v1/session", status_code=204, summary="Exchange the token for a cookie", responses=described(401, 422))
+    @app.post(
+        "/v1/session", status_code=204, summary="Exchange the token for a cookie", responses=described(400, 401, 422)
+    )
     async def begin(request: Request, given: Token) -> Response:
         if settings.token and not right_token(settings.token, given.token):
             raise Problem(401, "that is not the token of this server; ask who runs it")
