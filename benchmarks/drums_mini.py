@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 
 from ortsep import Separator
+from ortsep.base.decibels import snr
 from ortsep.engine.stft import istft, stft
 from ortsep.models.spec import STFT
 
@@ -23,8 +24,7 @@ F32 = np.ndarray
 
 
 def sdr(reference: F32, estimate: F32) -> float:
-    error = np.sum((reference - estimate).astype(np.float64) ** 2) + 1e-12
-    return float(10 * np.log10(np.sum(reference.astype(np.float64) ** 2) / error))
+    return snr(reference, estimate)
 
 
 def fixed_bands(mixture: F32) -> F32:

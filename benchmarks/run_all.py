@@ -26,6 +26,7 @@ import sherpa_spleeter
 import soundfile
 
 from ortsep.base.apart import command
+from ortsep.base.decibels import ratio
 from ortsep.base.errors import OrtsepError
 from ortsep.graphs.model import load_model
 from ortsep.measure.bench import measure, noise_song
@@ -86,7 +87,7 @@ def agreement(theirs: Path, ours: Path, stems: tuple[str, ...]) -> float:
         (written,) = ours.rglob(f"{stem}.wav")
         pairs = zip(*(soundfile.blocks(p, 1 << 18) for p in (theirs / f"{stem}.wav", written)), strict=True)
         power, noise = np.sum([(np.sum(a**2), np.sum((a - b) ** 2)) for a, b in pairs], axis=0)
-        worst = min(worst, 10 * np.log10(power / noise))
+        worst = min(worst, ratio(power, noise))
     return float(worst)
 
 

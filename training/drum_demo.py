@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ortsep import Separator
+from ortsep.base.decibels import snr
 from ortsep.base.errors import OrtsepError
 from ortsep.options import Options
 from ortsep.songs import Files, SongReport, separate_file
@@ -32,8 +33,7 @@ SEED = 2026
 
 def sdr(reference: F32, estimate: F32) -> float:
     """Signal-to-distortion ratio in dB over the whole of both, 10*log10(sum(ref^2)/sum((ref-x)^2))."""
-    error = np.sum((reference - estimate).astype(np.float64) ** 2) + 1e-12
-    return float(10 * np.log10(np.sum(reference.astype(np.float64) ** 2) / error + 1e-12))
+    return snr(reference, estimate)
 
 
 def groove(tempo: float, bars: int, toms: list[str]) -> list[Stroke]:

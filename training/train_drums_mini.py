@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ortsep.base.decibels import snr
 from ortsep.export.families.drums_mini.graph import FAINT, LEVEL, STEMS, Architecture, DrumsMini, band_starts
 from training.clips import make_clip
 from training.kits import Pool, load_samples
@@ -159,7 +160,7 @@ def separate(network: DrumsMini, mixture: F32) -> F32:
 
 
 def sdr(reference: F32, estimate: F32) -> float:
-    return float(10 * np.log10(np.sum(reference**2) / (np.sum((reference - estimate) ** 2) + 1e-12) + 1e-12))
+    return snr(reference, estimate)
 
 
 def test(network: DrumsMini, folder: Path) -> dict[str, float]:

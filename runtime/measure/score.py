@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from ortsep.audio.sources import ArraySource, Source, as_mixture, as_rate
 from ortsep.base.arrays import F32, F64
+from ortsep.base.decibels import ratio
 from ortsep.base.errors import AudioError, OutputError
 from ortsep.base.threads import closed
 from ortsep.engine.stft import Analyser
@@ -261,9 +262,7 @@ def _hertz(mels: F64) -> F64:
 
 
 def _decibels(power: float, error: float) -> float:
-    if not error:
-        return BEST
-    return max(-BEST, min(BEST, 10 * math.log10(max(power, 1e-300) / error)))
+    return ratio(power, error, BEST)
 
 
 def average(values: Sequence[Figures], how: str) -> Figures:
