@@ -66,7 +66,9 @@ def damage(rng: random.Random, original: bytes, words: tuple[bytes, ...]) -> byt
 def tell(state: Path | None, number: int, reader: str) -> None:
     """Where the next run begins, and whose input this one is at."""
     if state is not None:
-        state.write_text(f"{number} {reader}\n")
+        unfinished = state.with_name(f"{state.name}.partial")  # a kill in between must not leave an empty file
+        unfinished.write_text(f"{number} {reader}\n")
+        unfinished.replace(state)
 
 
 def turns(readers: list[Reader]) -> list[Reader]:
