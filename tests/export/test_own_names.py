@@ -44,7 +44,7 @@ def test_the_model_of_other_weights_is_not_written_over(place: Path, tmp_path: P
 def test_a_model_is_exported_before_its_first_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_first("drums_mini", "bar", True)
     assert not place.exists(), "it is bundled, so nothing is to be done"
-    monkeypatch.setattr(make, "ready_folder", lambda name: None)
+    monkeypatch.setattr(make, "is_ready", lambda reference: False)
     export_first("mini@drums", "bar", True)
     assert load_model(place / "drums_mini").spec.name == "drums_mini"
     export_first("no-model", "bar", True)  # left to whoever loads it

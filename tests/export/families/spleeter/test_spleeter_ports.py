@@ -87,7 +87,8 @@ def test_it_exports_to_the_same_model(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     path = folder / "testcheckpoint1.ckpt"
     made = export_model(str(path), Choice(), tmp_path / "ported", say=said.append)
-    assert "of 2 files, a stem each: vocals, accompaniment" in said[0] and "your own" in said[1]
+    assert "of 2 files, a stem each: vocals, accompaniment" in said[0]
+    assert any("your own" in line for line in said[1:])
     ours = export_model("spleeter:2stems", Choice(seed=5), tmp_path / "random")
     import onnx
 
