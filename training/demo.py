@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from ortsep import Chain, Files, Options, Separator, separate_file
+from ortsep.audio.sources import At
 from ortsep.base.errors import DownloadError, OrtsepError
 from ortsep.commands.score import lines as score_lines
 from ortsep.commands.terminal import screen
@@ -75,7 +76,7 @@ def separate(separator: Separator | Chain, song: Path, out: Path, template: str)
     print("\n".join(told(report)))
     paths = [Path(path) for path in report.stems.values() if path]
     whole = counted(song)
-    depth = null_depth(whole, paths, report.outputs[0].channels, whole.sample_rate, report.gain)
+    depth = null_depth(At(whole, whole.sample_rate, report.outputs[0].channels), paths, report.gain)
     print(f"  their sum leaves {-depth:.1f} dB of the mixture: Spleeter hears nothing above 11 kHz")
     draw_report(separator, report, page, files, Options())
     print(f"  open {page} to see and hear them")
