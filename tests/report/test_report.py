@@ -132,10 +132,10 @@ def test_songs_of_all_kinds(
     page = tmp_path / document["report"]
     assert len(pictures(page)) == 1 + len(document["stems"])
     text = page.read_text(encoding="utf-8")
-    assert "<h1>a &lt;b&gt; &amp; &#x27;c&#x27; ü%23#.wav</h1>" in text
+    assert "<h1>a &lt;b&gt; &amp; &#39;c&#39; ü%23#.wav</h1>" in text
     assert ("lossy" in text) == ("ogg" in options)
     for warning in document["warnings"]:
-        assert html.escape(warning) in text
+        assert html.escape(warning).replace("&#x27;", "&#39;") in text  # as jinja2 writes it
 
 
 def test_the_mixture_is_shown_at_the_stems_gain(tmp_path: Path) -> None:

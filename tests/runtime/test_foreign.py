@@ -174,7 +174,7 @@ def test_doctor_examines_other_people_s_files(tmp_path: Path) -> None:
     for path in foreign_files(tmp_path):
         graph, feeds = golden_feeds(load_model(path))
         found = examine(graph, "cpu", feeds, runs=1)
-        assert graph.parent == tmp_path and found.usable and found.snr_db == 300, found
+        assert graph.parent == tmp_path and found.usable and found.snr_db == PERFECT, found
 
 
 def test_bench_measures_and_counts_other_people_s_files(tmp_path: Path) -> None:
