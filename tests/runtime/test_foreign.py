@@ -16,6 +16,7 @@ pytest.importorskip("onnx")
 from foreign import files, hosts
 from foreign.files import network, weights
 
+from ortsep.base.decibels import PERFECT
 from ortsep.separator import Separator
 
 F64 = npt.NDArray[np.float64]
