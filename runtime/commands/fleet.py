@@ -1,6 +1,8 @@
 """``ortsep run`` over long lists, addresses and clusters: what ``ortsep.fleet`` does, told of."""
 
+import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,7 +61,8 @@ def run_list(
         print(json.dumps({"version": __version__, **plan.document()}) if settings.as_json else plan.sentence())
         return 0
     telling = _Telling(settings)
-    tally = run(separator, job, order, listed, telling.ended)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints there of dead workers, and stdout is the document's
+        tally = run(separator, job, order, listed, telling.ended)
     telling.close(separator.spec.name, tally)
     return tally.status
 
