@@ -275,3 +275,19 @@ def test_an_estimate_reads_headers_only(tmp_path: Path) -> None:
     assert plan["hours"] == pytest.approx((800 + 801 + 802) / 8000 / 3600)
     assert plan["bytes_out"] == (800 + 801 + 802) * 2 * 2 * 4
     assert plan["pace"] > 0 and not (tmp_path / "out").exists()
+
+
+def test_what_an_executor_prints_is_no_part_of_the_document(tmp_path: Path) -> None:
+    """Ray prints of dead workers on the driver's stdout."""
+    (path,) = songs(tmp_path / "in", 1)
+    (tmp_path / "list.txt").write_text(f"{path}\n")
+    code = (
+        "import sys; import ortsep.commands.fleet as fleet; real = fleet.run\n"
+        "def noisy(*given):\n    print('a worker died'); return real(*given)\n"
+        "fleet.run = noisy\nfrom ortsep.__main__ import main\nsys.exit(main())"
+    )
+    words = ["run", WAVES, "--manifest", str(tmp_path / "list.txt"), "-o", str(tmp_path / "out"), "--json"]
+    finished = subprocess.run([ORTSEP[0], "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["done"] == 1
+    assert "a worker died" in finished.stderr
