@@ -93,10 +93,6 @@ def export(
         str, typer.Option("--source", metavar="url|package|PATH", help="Where official weights come from; any way.")
     ] = "",
     offline: Annotated[bool, typer.Option("--offline", help="Official weights from the cache only.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="As model_param=4band_v3, where no table says it."),
-    ] = None,
     models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -108,6 +104,7 @@ def export(
 
     wanted = tuple(s.strip() for s in stems.split(",") if s.strip())
     form = contract.value if contract else ""
+    known = read_wishes("", setting or [], "").settings
     settings = ExportSettings(
         portable,
         precision.value,
@@ -119,7 +116,7 @@ def export(
         quiet,
         source=source,
         offline=offline,
-        settings=read_wishes("", set_ or [], "").settings,
+        settings={} if torch else known,
     )
     name = habits.own_network(name, torch, setting or [], simplify=simplify)
     _leave(export_command(name, weights, output, config, wanted, settings))

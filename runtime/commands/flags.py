@@ -368,7 +368,8 @@ Torch = Annotated[
     typer.Option("--torch", metavar="MODULE:FACTORY", help="A torch network of your own: my_net.py:build."),
 ]
 Setting = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As n_fft=7680, where no table says it.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="As n_fft=7680 or model_param=4band_v3, where no table says it."),
 ]
 Simplify = Annotated[bool, typer.Option("--simplify", help="Try onnxsim too; kept where it gains.")]
 Portable = Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")]

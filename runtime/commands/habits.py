@@ -86,9 +86,8 @@ def own_network(name: str, source: str, settings: Sequence[str], *, simplify: bo
         both = "exclude each other" if name else "are missing both"
         raise UsageError(f"a model's name and --torch {both}; write one: ortsep export NAME, or --torch FILE:NAME")
     if name:
-        if settings or simplify:
-            what = "--set" if settings else "--simplify"
-            raise UsageError(f"{what} is for a network of --torch (ortsep optimize simplifies any file); leave it out")
+        if simplify:
+            raise UsageError("--simplify is for a network of --torch; ortsep optimize simplifies any file")
         return name
     for text in settings:
         key, sign, value = text.partition("=")

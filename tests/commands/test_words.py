@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import typer
 from places import GRAPHS
 
 from ortsep.base.errors import FileMissing, UsageError
+from ortsep.cli import app
 from ortsep.commands import habits
 from ortsep.commands.arguments import tell_apart
 from ortsep.commands.folders import gather
@@ -224,6 +226,14 @@ def test_every_command_is_listed_with_a_sentence(place: Path) -> None:
     listed = ortsep(cwd=place).stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert {line.split()[0] for line in listed} == set(SHORT)
     assert all(line.endswith(SHORT[line.split()[0]]) and len(line) <= 80 for line in listed)
+
+
+def test_no_option_stands_for_two_parameters() -> None:
+    """Of two parameters with one flag the parser feeds the last alone, without a word."""
+    commands: Any = typer.main.get_command(app)
+    for name, command in commands.commands.items():
+        flags = [flag for one in command.params for flag in (*one.opts, *one.secondary_opts) if flag.startswith("-")]
+        assert sorted(flags) == sorted(set(flags)), name
 
 
 def test_help_survives_without_docstrings(place: Path) -> None:

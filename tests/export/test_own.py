@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer
 from places import ROOT
 
 from ortsep.base.errors import FileMissing, ModelError, UsageError, WeightsError
+from ortsep.cli import app
 from ortsep.commands.habits import own_network
 from ortsep.export.exporter import choose_weights, export_model
 from ortsep.export.optimize import optimize_file
@@ -181,8 +183,18 @@ def test_no_stems_no_module_and_no_name(nets: Path) -> None:
     for name, source in (("", ""), ("htdemucs", "a.py:b")):
         with pytest.raises(UsageError, match="write one"):
             own_network(name, source, [], simplify=False)
-    with pytest.raises(UsageError, match="leave it out"):
-        own_network("htdemucs", "", ["domain=waveform"], simplify=False)
+    with pytest.raises(UsageError, match="simplifies any file"):
+        own_network("htdemucs", "", [], simplify=True)
+
+
+def test_settings_are_typed_for_a_network_and_refused_for_a_model(nets: Path) -> None:
+    export = typer.main.get_command(app)
+    told = ["--set", "domain=waveform", "-o", str(nets / "out"), "-q"]
+    with pytest.raises(SystemExit) as left:
+        export(["export", "--torch", f"{nets / 'nets.py'}:Waves", *told, "--set", "chunk=1.0", "--stems", "a,b"])
+    assert left.value.code == 0 and load_model(nets / "out").spec.domain == "waveform"
+    with pytest.raises(UsageError, match="domain means nothing to umxse"):
+        export(["export", "umxse", "--weights", "random", *told])
 
 
 def test_onnxsim_is_kept_only_where_it_gains(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
