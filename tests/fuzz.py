@@ -10,6 +10,7 @@ finding, and the next run begins behind it. --seconds bounds a run, --only names
 
 import argparse
 import faulthandler
+import os
 import random
 import resource
 import sys
@@ -18,7 +19,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from fuzz_readers import READERS, Reader
+from fuzz_reader import Reader
+from fuzz_readers import READERS
 
 from ortsep.base.errors import OrtsepError
 
@@ -28,6 +30,7 @@ MOST = 8 << 30
 """Bytes of address space: ONNX Runtime's and torch's threads and arenas reserve some of it."""
 GROWTH = 300
 """MB that an input may add to the process's peak."""
+MEMORY = Path("/dev/shm")
 
 
 def damage(rng: random.Random, original: bytes, words: tuple[bytes, ...]) -> bytes:
@@ -63,12 +66,15 @@ def damage(rng: random.Random, original: bytes, words: tuple[bytes, ...]) -> byt
     return bytes(data)
 
 
-def tell(state: Path | None, number: int, reader: str) -> None:
-    """Where the next run begins, and whose input this one is at."""
-    if state is not None:
-        unfinished = state.with_name(f"{state.name}.partial")  # a kill in between must not leave an empty file
-        unfinished.write_text(f"{number} {reader}\n")
-        unfinished.replace(state)
+class Place:
+    """Where the next run begins, and whose input this one is at: one line of one length, which a kill can't halve."""
+
+    def __init__(self, state: Path | None) -> None:
+        self._file = None if state is None else os.open(state, os.O_WRONLY | os.O_CREAT, 0o644)
+
+    def tell(self, number: int, reader: str) -> None:
+        if self._file is not None:
+            os.pwrite(self._file, f"{number} {reader}".ljust(79).encode() + b"\n", 0)
 
 
 def turns(readers: list[Reader]) -> list[Reader]:
@@ -83,6 +89,8 @@ def one(reader: Reader, number: int, folder: Path) -> tuple[bytes, str]:
     data = damage(rng, rng.choice(reader.originals), reader.words)
     peak, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     wrong = ""
+    ignored: list[str] = []  # what a callback of C raises is printed and goes on
+    sys.unraisablehook = lambda raised: ignored.append(f"{raised.err_msg}: {raised.exc_value!r}")
     try:
         reader.read(folder, data)
     except OrtsepError as error:
@@ -91,6 +99,7 @@ def one(reader: Reader, number: int, folder: Path) -> tuple[bytes, str]:
             wrong = f"says {text[:300]!r}"
     except Exception as error:  # a finding, whatever it is
         wrong = f"{type(error).__name__}: {error}"
+    wrong = wrong or "; ".join(ignored[:1])
     took, grown = time.monotonic() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1e3
     if not wrong and took > PATIENCE:
         wrong = f"took {took:.0f} s"
@@ -119,10 +128,13 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MOST, MOST))
     counts: Counter[str] = Counter()
     end, number = time.monotonic() + given.seconds, first
-    with tempfile.TemporaryDirectory(prefix="ortsep-fuzz-") as name:
+    place = Place(given.state)
+    # In memory where that is to be had: on a disk nine tenths of the time are the disk's.
+    with tempfile.TemporaryDirectory(prefix="ortsep-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as name:
+        tempfile.tempdir = name
         while number < given.inputs and time.monotonic() < end:
             reader = order[number % len(order)]
-            tell(given.state, number, reader.name)
+            place.tell(number, reader.name)
             faulthandler.dump_traceback_later(3 * PATIENCE, exit=True)
             data, wrong = one(reader, number, Path(name))
             faulthandler.cancel_dump_traceback_later()
@@ -133,7 +145,7 @@ def main() -> int:
                 (given.keep / f"{reader.name}-{number}").write_bytes(data)
                 print(f"FINDING {number} {reader.name}: {wrong[:600]}", flush=True)
             number += 1
-            tell(given.state, number, "-")
+            place.tell(number, "-")
     told = ", ".join(f"{reader} {count}" for reader, count in sorted(counts.items()))
     print(f"{number - first} inputs from {first}, {findings} findings: {told}", flush=True)
     return 1 if findings else 0

