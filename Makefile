@@ -83,7 +83,7 @@ docs: ## The site in build/docs/index.html; opens without the network
 lint: $(FULL)/installed ## ruff and mypy
 	$(FULL)/bin/ruff check .
 	$(FULL)/bin/ruff format --check .
-	$(FULL)/bin/mypy -p ortsep
+	$(FULL)/bin/mypy -p ortsep -p training
 
 format: $(FULL)/installed ## Let ruff lay out the code
 	$(FULL)/bin/ruff check --fix .

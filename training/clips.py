@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
+from ortsep.base.arrays import F32
 from training.kits import STEM_OF, STEMS, Instrument, Pool, gain_at, random_curve
-from training.synth import F32, RATE, Float, Rng, log_uniform
+from training.synth import RATE, Float, Rng, log_uniform
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Stroke:
     force: float
 
 
-def _row(rng: Rng, chances: Float) -> Float:
+def _row(rng: Rng, chances: Float) -> npt.NDArray[np.intp]:
     return np.flatnonzero(rng.uniform(size=len(chances)) < chances)
 
 

@@ -18,13 +18,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ortsep import Separator
+from ortsep.base.arrays import F32
 from ortsep.base.decibels import snr
 from ortsep.base.errors import OrtsepError
 from ortsep.options import Options
 from ortsep.songs import Files, SongReport, separate_file
 from training.clips import Stroke, desk, render
 from training.kits import ROLES, STEMS, synthetic
-from training.synth import F32, RATE
+from training.synth import RATE
 
 TEMPO = 104.0
 SEED = 2026

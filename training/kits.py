@@ -12,7 +12,8 @@ import scipy.fft
 import soundfile
 import soxr
 
-from training.synth import F32, RATE, Hit, Rng, crash, hihat, kick, log_uniform, ride, side_stick, snare, tom
+from ortsep.base.arrays import F32
+from training.synth import RATE, Float, Hit, Rng, crash, hihat, kick, log_uniform, ride, side_stick, snare, tom
 
 STEMS = ("kick", "snare", "toms", "hihat", "cymbals")
 ROLES = ("kick", "snare", "tom", "hihat", "crash", "ride")
@@ -141,16 +142,18 @@ def layered(rng: Rng, first: Instrument, second: Instrument) -> Instrument:
 def repitch(x: F32, factor: float) -> F32:
     """Played ``factor`` times as fast, by linear interpolation of the band-limited one-shot."""
     at = np.arange(0, len(x) - 1, factor)
-    return np.interp(at, np.arange(len(x)), x).astype(np.float32)
+    played: F32 = np.interp(at, np.arange(len(x)), x).astype(np.float32)
+    return played
 
 
 def random_curve(rng: Rng, spread: float, points: int = 9) -> F32:
     """A smooth equaliser: gains in dB at ``points`` octave-like points from 40 Hz to 18 kHz."""
     steps = rng.normal(0, spread, points)
-    return np.convolve(np.pad(steps, 1, mode="edge"), [0.25, 0.5, 0.25], "valid").astype(np.float32)
+    curve: F32 = np.convolve(np.pad(steps, 1, mode="edge"), [0.25, 0.5, 0.25], "valid").astype(np.float32)
+    return curve
 
 
-def gain_at(curve: F32, hertz: F32) -> F32:
+def gain_at(curve: Float, hertz: Float) -> F32:
     """The equaliser's gain (linear) at some frequencies."""
     at = np.linspace(np.log2(40), np.log2(18000), len(curve))
     return (10 ** (np.interp(np.log2(np.maximum(hertz, 1)), at, curve) / 20)).astype(np.float32)

@@ -29,11 +29,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ortsep.base.arrays import C64, F32
 from ortsep.base.decibels import snr
 from ortsep.export.families.drums_mini.graph import FAINT, LEVEL, STEMS, Architecture, DrumsMini, band_starts
 from training.clips import make_clip
 from training.kits import Pool, load_samples
-from training.synth import F32, RATE
+from training.synth import RATE
 
 ARCH = Architecture()
 FRAMES = 512
@@ -43,11 +44,12 @@ PAIRS = [(i, j) for i in range(len(STEMS)) for j in range(i, len(STEMS))]
 COUNTS = np.diff([*band_starts(ARCH.bins, ARCH.bands, ARCH.single), ARCH.bins]).astype(np.float32)
 
 
-def spectra(stems: F32) -> np.ndarray:
+def spectra(stems: F32) -> C64:
     """[S, 2, N] to complex64 [S, 2, FRAMES, bins], Hann windows, no padding."""
     frames = np.lib.stride_tricks.sliding_window_view(stems, ARCH.n_fft, axis=-1)[:, :, :: ARCH.hop][:, :, :FRAMES]
     window = np.hanning(ARCH.n_fft + 1)[:-1].astype(np.float32)
-    return scipy.fft.rfft(frames * window, axis=-1)
+    transformed: C64 = scipy.fft.rfft(frames * window, axis=-1)
+    return transformed
 
 
 def band_products(stems: F32) -> np.ndarray:
@@ -156,7 +158,8 @@ def separate(network: DrumsMini, mixture: F32) -> F32:
         masks = network(spectrum.abs()[None])[0]
     stems = masks * spectrum
     flat = torch.istft(stems.flatten(0, 1), ARCH.n_fft, ARCH.hop, window=window, length=x.shape[1])
-    return flat.view(len(STEMS), 2, -1).numpy()
+    waves: F32 = flat.view(len(STEMS), 2, -1).numpy()
+    return waves
 
 
 def sdr(reference: F32, estimate: F32) -> float:
