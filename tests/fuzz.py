@@ -13,6 +13,7 @@ import faulthandler
 import os
 import random
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -129,15 +130,16 @@ def main() -> int:
     counts: Counter[str] = Counter()
     end, number = time.monotonic() + given.seconds, first
     place = Place(given.state)
+    faulthandler.register(signal.SIGALRM, chain=True)  # a hang shows where it hangs, and ends the process
     # In memory where that is to be had: on a disk nine tenths of the time are the disk's.
     with tempfile.TemporaryDirectory(prefix="ortsep-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as name:
         tempfile.tempdir = name
         while number < given.inputs and time.monotonic() < end:
             reader = order[number % len(order)]
             place.tell(number, reader.name)
-            faulthandler.dump_traceback_later(3 * PATIENCE, exit=True)
+            signal.setitimer(signal.ITIMER_REAL, 3 * PATIENCE)
             data, wrong = one(reader, number, Path(name))
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_REAL, 0)
             counts[reader.name] += 1
             if wrong:
                 findings += 1

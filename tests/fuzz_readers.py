@@ -280,7 +280,7 @@ def _network(folder: Path, data: bytes) -> None:
         if not (path := folder / f"net{k}.ckpt").exists():
             path.write_bytes(weights)
     (folder / "net.yaml").write_bytes(data)
-    number = data[1] - 48 if data[:1] == b"#" and data[1:2] in b"012" else 0
+    number = max(0, b"012".find(data[1:2] or b"0"))
     open_original(open_checkpoint(folder / f"net{number}.ckpt", folder / "net.yaml"), Choice())
 
 

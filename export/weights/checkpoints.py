@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class Inert:
         pass
 
 
+@cache
 def stand_ins() -> list[tuple[Any, str]]:
     """What a Demucs pickle may name: its own classes (never called), Fraction, and numbers logged while training."""
     names = {"HTDemucs": "demucs.htdemucs", "HDemucs": "demucs.hdemucs", "Demucs": "demucs.demucs"}
@@ -98,6 +100,7 @@ class _Attributes(dict[str, Any]):
             self.update(state)
 
 
+@cache
 def _settings() -> list[tuple[Any, str]]:
     """What training frameworks keep beside the parameters: argparse's and OmegaConf's settings, paths, numbers."""
     kinds = ("dictconfig.DictConfig", "listconfig.ListConfig", "base.Metadata", "base.ContainerMetadata")

@@ -240,7 +240,7 @@ def _write_validator(note: Path, url: str, headers: Message) -> None:
 
 
 def _read_validator(note: Path, url: str) -> str:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         data = json.loads(note.read_text(encoding="utf-8"))
         if data.get("url") == url and isinstance(data.get("validator"), str) and data["validator"].isprintable():
             return str(data["validator"])

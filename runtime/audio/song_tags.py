@@ -78,7 +78,7 @@ def has_tags(path: str | Path) -> bool:
 
 
 def _of_libsndfile(path: str | Path) -> dict[str, tuple[str, ...]]:
-    # Opened here: a name that is no Unicode can't be told to libsndfile, and what a damaged header makes it seek no file.
+    # Opened here: a name that is no Unicode can't be told to libsndfile, nor a seek before the beginning to a file.
     problems, path = contextlib.suppress(soundfile.SoundFileError, OSError), Path(path)
     with problems, Spliced(path, ((0, path.stat().st_size),)) as raw, soundfile.SoundFile(raw) as file:
         return {name: (value,) for name, value in file.copy_metadata().items() if name in _INFO and value}

@@ -145,7 +145,7 @@ def recorded(url: str) -> dict[str, Any]:
     try:
         with _saying(url):
             found = json.loads(system.cat_file(path))
-    except (FileMissing, ValueError):
+    except (FileMissing, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

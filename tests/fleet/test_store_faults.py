@@ -186,3 +186,9 @@ def test_a_store_that_fails_for_good_fails_its_songs_alone(
     store = fsspec.filesystem("s3")
     store.invalidate_cache()
     assert not [path for path in store.find("music/out") if "/1/" in path]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "\0", '{"a": '])
+def test_a_damaged_record_is_no_record(tmp_path: Path, text: str) -> None:
+    (tmp_path / "record.json").write_text(text)
+    assert remote.recorded(f"file://{tmp_path}/record.json") == {}

@@ -150,6 +150,17 @@ def test_starts_anew_where_resuming_would_be_wrong(server: _Server, tmp_path: Pa
     assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("note", ["[" * 100_000, "[]", '{"url": 1}', "\0"])
+def test_a_damaged_note_of_a_part_starts_anew(server: _Server, tmp_path: Path, note: str) -> None:
+    server.cut_after = [300_000, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch(Source(f"{server.url}/m.th", SHA), tmp_path)
+    assert (tmp_path / "m.th.part.json").is_file()
+    (tmp_path / "m.th.part.json").write_text(note)
+    server.cut_after.clear()
+    assert fetch(Source(f"{server.url}/m.th", SHA), tmp_path).read_bytes() == DATA
+
+
 def test_a_complete_part_needs_no_network(server: _Server, tmp_path: Path) -> None:
     (tmp_path / "m.th.part").write_bytes(DATA)
     assert fetch(Source(f"{server.url}/m.th", SHA, len(DATA)), tmp_path).read_bytes() == DATA
