@@ -144,7 +144,8 @@ def recorded(url: str) -> dict[str, Any]:
     system, path = opened(url)
     try:
         with _saying(url):
-            found = json.loads(system.cat_file(path))
+            text = system.cat_file(path)
+        found = json.loads(text)
     except (FileMissing, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
