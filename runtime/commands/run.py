@@ -140,7 +140,8 @@ class _Results:
         elif event.kind == "finished":
             self.reports[number] = replace(event.value, song=str(song))
             if len(self.songs) > 1:
-                finished = f"{len(self.reports)} of {len(self.songs)} songs are done"
+                verb = "is" if len(self.reports) == 1 else "are"
+                finished = f"{len(self.reports)} of {len(self.songs)} songs {verb} done"
                 interrupted.done = f"{finished} and nothing half-written was left; --skip-existing goes on from there"
             self._teller.finished(number, self.reports[number])
         else:

@@ -105,7 +105,7 @@ def test_an_interrupted_batch_says_how_to_go_on(place: Path) -> None:
     done = typed([*ORTSEP, "run", "waves", "song.wav", "long.wav"], cwd=place, then=when("2/2 long.wav  ", b"\x03"))
     assert done.status == 130
     said = done.flowing(80).splitlines()[-1]
-    assert said.startswith("ortsep: interrupted; 1 of 2 songs are done") and "--skip-existing" in said
+    assert said.startswith("ortsep: interrupted; 1 of 2 songs is done") and "--skip-existing" in said
     again = typed([*ORTSEP, "run", "waves", "song.wav", SONGS[1], "--skip-existing"], cwd=place)
     assert "song.wav: skipped" in again.flowing(80) and again.left(80)[-1] == "2 songs: 1 done, 1 skipped"
 
