@@ -97,14 +97,26 @@ LAYOUTS: Mapping[str, Layout] = {
     "4band_v4_ms_fullband": Layout(_V4, 896, (), spectra=("mid_side",) * 4),
 }
 """By UVR's name."""
-LOST: Mapping[str, float] = {
-    **dict.fromkeys(("4band_v2", "4band_v2_sn", "4band_v3", "4band_v3_sn"), 20.3),
-    **dict.fromkeys(("4band_44100", "4band_44100_msb", "4band_44100_msb2", "4band_44100_sw"), 25.0),
-    "3band_44100_msb2": 27.0,
-    "4band_v4_ms_fullband": 34.1,
-    "1band_sr44100_hl512": 42.0,
+LOST: Mapping[str, tuple[float, float]] = {
+    "1band_sr16000_hl512": (8.2, 8.2),
+    "1band_sr32000_hl512": (12.8, 12.8),
+    "1band_sr33075_hl384": (13.2, 13.2),
+    "1band_sr44100_hl1024": (37.3, 37.3),
+    "1band_sr44100_hl256": (37.8, 37.8),
+    "1band_sr44100_hl512": (37.5, 37.5),
+    "1band_sr44100_hl512_nf1024": (34.4, 34.4),
+    "2band_32000": (12.8, 12.8),
+    "2band_44100_lofi": (11.7, 11.7),
+    "2band_48000": (12.9, 13.1),
+    "3band_44100": (14.8, 15.0),
+    "3band_44100_mid": (14.8, 15.0),
+    "3band_44100_msb2": (22.0, 21.7),
+    **dict.fromkeys(("4band_44100", "4band_44100_mid", "4band_44100_msb"), (19.9, 23.1)),
+    **dict.fromkeys(("4band_44100_msb2", "4band_44100_sw"), (19.9, 23.1)),
+    **dict.fromkeys(("4band_v2", "4band_v2_sn", "4band_v3", "4band_v3_sn"), (14.8, 14.8)),
+    "4band_v4_ms_fullband": (32.5, 32.5),
 }
-"""dB of one song that came back through a mask of one, of the layouts that this was measured of."""
+"""dB of pink noise at 44.1 kHz that comes back through a mask of one, for old networks and for those of 5.1."""
 BACKWARDS = "4band_44100_reverse"
 """UVR's layout that hears songs from their end, which a stream can't; no file that UVR lists has it."""
 
@@ -203,8 +215,11 @@ def vr_spec(entry: Entry, edition: Edition, name: str, *, multiple: int = 16) ->
         multiple=multiple,
         inverted=primary in TAKEN_OUT,
     )
-    figure = f" ({LOST[entry.layout]:g} dB of a song through a mask of one)" if entry.layout in LOST else ""
-    note = f"the bands of {entry.layout} don't give a song back whole{figure}: --residual is what the stems leave"
+    figure = LOST[entry.layout][edition == "5.1"]
+    note = (
+        f"the bands of {entry.layout} don't give a song back whole ({figure:.1f} dB of pink noise through a mask of one): "
+        "--residual is what the stems leave"
+    )
     return ModelSpec(
         name=name,
         family="vr",

@@ -1,11 +1,15 @@
 """The stacked spectrum of every layout and the way back, against librosa and scipy."""
 
 import math
+import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+import soxr
+from places import ROOT
 
 from ortsep.engine.bands import (
     BandAnalyser,
@@ -16,7 +20,7 @@ from ortsep.engine.bands import (
     band_wave,
 )
 from ortsep.models.bands import Band, Bands
-from ortsep.models.contracts.vr import LAYOUTS, Entry, vr_spec
+from ortsep.models.contracts.vr import LAYOUTS, LOST, Entry, vr_spec
 
 Snr = Callable[[Any, Any], float]
 DISTINCT = [
@@ -161,6 +165,36 @@ def test_the_peak_is_that_of_the_whole_song_and_one_for_silence() -> None:
     peak = band_peak(bands, np.array_split(mix, 5, axis=1))
     assert peak == pytest.approx(float(np.abs(band_spectrum(bands, mix)).max()), rel=1e-6)
     assert band_peak(bands, [np.zeros_like(mix)]) == 1.0
+
+
+@cache
+def pink() -> Any:
+    """[2, N] at 44.1 kHz, 4 s: power as 1/f from 20 Hz on, and half of it common to both channels."""
+    rng, count = np.random.default_rng(0), 4 * 44100
+    at = np.fft.rfftfreq(count, 1 / 44100)
+    sizes = np.where(at >= 20, 1 / np.sqrt(np.maximum(at, 20)), 0)
+    common, left, right = np.fft.irfft(sizes * np.exp(2j * np.pi * rng.uniform(size=(3, len(at)))), count)
+    mix = np.stack((common + left / 2, common + right / 2))
+    return (mix / np.abs(mix).max() / 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_layout_loses_is_what_the_table_and_the_page_and_the_spec_say(layout: str, snr: Snr) -> None:
+    mix = pink()
+    for edition, said in zip(("5", "5.1"), LOST[layout], strict=True):
+        bands = bands_of(layout, edition)  # type: ignore[arg-type]
+        heard = mix if bands.rate == 44100 else soxr.resample(mix.T, 44100, bands.rate).T
+        wave = band_wave(bands, band_spectrum(bands, np.ascontiguousarray(heard))[None])[0]
+        if bands.rate != 44100:
+            wave = soxr.resample(wave.T, bands.rate, 44100).T
+        count = min(wave.shape[1], mix.shape[1]) - 2000  # the last samples are lost in another way
+        assert snr(mix[:, :count], wave[:, :count]) == pytest.approx(said, abs=0.06)
+        (note,) = vr_spec(Entry("", layout, "Vocals"), edition, "x").notes  # type: ignore[arg-type]
+        assert f"({said:.1f} dB of pink noise" in note
+    page = (ROOT / "docs" / "vr.md").read_text(encoding="utf-8")
+    assert re.findall(rf"^\| `{layout}` \| ([\d.]+) \| ([\d.]+) \|$", page, re.M) == [
+        tuple(f"{figure:.1f}" for figure in LOST[layout])
+    ]
 
 
 BAND = Band(44100, 512, 1024, 0, 513)
