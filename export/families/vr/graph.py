@@ -5,7 +5,8 @@ What differs from the originals, and why:
 - BatchNorm is folded into the convolution before it, in float64.
 - A concatenation is never made: a convolution of several values is the sum of theirs, which ONNX Runtime computes in
   one go. The mean over the bins, which the bottom spreads over all of them again, is added to that sum as it is.
-- Only the frames in the middle count, so the last network's last decoder, the dearest layer of all, computes no others.
+- Only the frames in the middle count, so the last network's decoders compute no others than these hear: the last one,
+  the dearest layer of all, and of the old networks the others too. In those of 5.1 an LSTM hears what the others give.
 """
 
 from collections.abc import Sequence
@@ -92,9 +93,9 @@ class Builder:
             total = g.add(g.conv(part, kernel), total)
         return self.activated(total, leaky=False)
 
-    def decoder(self, parts: Sequence[str], skip: str, name: str, widths: Sequence[int], margin: int = 0) -> str:
-        """Twice the size of ``parts``, beside ``skip``, through one layer; with a ``margin`` only the frames between so
-        many at both ends, and one more on each side, which zeros or other frames make wrong."""
+    def decoder(self, parts: Sequence[str], skip: str, name: str, widths: Sequence[int], cut: int = 0) -> str:
+        """Twice the size of ``parts``, beside ``skip``, through one layer; less ``cut`` frames at both ends, of which
+        the layer hears zeros, so that the next one is wrong too."""
         layer = "conv" if self.arch.edition == "5" else "conv1"
         scales = self.graph.const(np.array([1, 1, 2, 2], np.float32))
         g = self.graph.scope(name)
@@ -102,8 +103,8 @@ class Builder:
             g.op("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="align_corners") for x in parts
         ]
         heard.append(skip)
-        if margin > 1:
-            heard = [g.slice(x, 3, margin - 1, 1 - margin) for x in heard]
+        if cut:
+            heard = [g.slice(x, 3, cut, -cut) for x in heard]
         return self.layer(heard, f"{name}.{layer}", widths)
 
     # -- the old cascade ----------------------------------------------------------------------------------------------
@@ -114,9 +115,12 @@ class Builder:
             skips.append(self.layer([x], f"{name}.enc{level}.conv1", leaky=True))
             x = self.layer([skips[-1]], f"{name}.enc{level}.conv2", stride=2, leaky=True)
         x = self.pyramid(x, f"{name}.aspp")
+        cuts = frames_to_cut(margin, self.arch.levels)
         for level in range(self.arch.levels, 0, -1):
-            width = channels << (level - 1)
-            x = self.decoder([x], skips.pop(), f"{name}.dec{level}", (2 * width, width), margin if level == 1 else 0)
+            width, cut = channels << (level - 1), cuts[level - 1]
+            x = self.decoder([x], skips.pop(), f"{name}.dec{level}", (2 * width, width), cut)
+            if cut and level > 1:  # twice the size of it is to have its frames where they were
+                x = self.graph.op("Pad", x, self.graph.ints(0, 0, 0, cut, 0, 0, 0, cut), mode="constant")
         return x
 
     def old_cascade(self, x: str) -> str:
@@ -157,7 +161,7 @@ class Builder:
         for level in (4, 3, 2):
             x = self.decoder([x], skips.pop(), f"{name}.dec{level}", (sizes[level], sizes[level - 1]))
         both = [x, self.recurrent(x, f"{name}.lstm_dec2")]
-        return self.decoder(both, skips.pop(), f"{name}.dec1", (2 * n, 1, n), margin)
+        return self.decoder(both, skips.pop(), f"{name}.dec1", (2 * n, 1, n), frames_to_cut(margin, 1)[0])
 
     def new_cascade(self, x: str) -> str:
         g, n = self.graph, self.arch.channels
@@ -184,6 +188,20 @@ class Builder:
         y = g.mask(g.conv(g.slice(y, 3, 1, -1), self.state["out.weight"]))
         g.output(g.op("Unsqueeze", y, g.ints(1)), "masks", [1, 1, 2, bins, "t"])
         return g.model()
+
+
+def frames_to_cut(margin: int, levels: int) -> list[int]:
+    """How many frames each level's decoder leaves out at both ends, the last decoder's first, where of what that gives
+    the frames between ``margin`` at both ends count.
+
+    A layer hears one frame more on each side. Frame i of 2T is between the frames i (T - 1) / (2T - 1) of T and the
+    next one, which is less than half a frame below i / 2: floor((i - 1) / 2) and up. None where nothing is left.
+    """
+    cuts = []
+    for _ in range(levels):
+        cuts.append(max(0, margin - 1))
+        margin = (cuts[-1] - 1) // 2
+    return cuts
 
 
 def _pads(kernel: npt.NDArray[np.floating], dilation: tuple[int, int]) -> list[int]:
