@@ -17,7 +17,7 @@ import onnx
 from ortsep.base.arrays import F32
 from ortsep.base.errors import UsageError
 from ortsep.base.interrupt import at_once
-from ortsep.models.catalogue import Card
+from ortsep.models.catalogue import CHECKPOINTS, Card
 from ortsep.models.spec import ModelSpec
 
 if TYPE_CHECKING:  # it needs torch, which not every family does
@@ -26,9 +26,6 @@ if TYPE_CHECKING:  # it needs torch, which not every family does
 Float = npt.NDArray[np.floating[Any]]
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 Downloading = Callable[[str, int, int], None]
-
-SUFFIXES = (".ckpt", ".chpt", ".th", ".pt", ".pth", ".safetensors", ".bin")
-"""Of files that ``ortsep export FILE`` takes for checkpoints."""
 
 OWN = "torch:"
 """How the name of a network of one's own begins: ``torch:MODULE:FACTORY``, and ``;NAME=VALUE`` for each setting."""
@@ -195,7 +192,7 @@ def _refuse_settings(family: object, choice: Choice, name: str) -> None:
 
 def is_checkpoint(name: str) -> bool:
     """Whether ``name`` is meant as a checkpoint's path and not as a model of the catalogue."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return Path(name).suffix.lower() in CHECKPOINTS
 
 
 def is_own(name: str) -> bool:

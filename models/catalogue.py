@@ -20,6 +20,9 @@ from ortsep.base.paths import is_folder
 CARDS = Path(__file__).parent / "cards"
 BUNDLED = Path(__file__).parent / "bundled"
 
+CHECKPOINTS = (".ckpt", ".chpt", ".th", ".pt", ".pth", ".safetensors", ".bin")
+"""Endings of files that are taken for checkpoints: ``ortsep export FILE``."""
+
 TASKS = ("vocals", "instrumental", "karaoke", "dereverb", "denoise", "crowd", "drums", "instruments")
 
 

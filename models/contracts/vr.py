@@ -217,8 +217,8 @@ def vr_spec(entry: Entry, edition: Edition, name: str, *, multiple: int = 16) ->
     )
     figure = LOST[entry.layout][edition == "5.1"]
     note = (
-        f"the bands of {entry.layout} don't give a song back whole ({figure:.1f} dB of pink noise through a mask of one): "
-        "--residual is what the stems leave"
+        f"the bands of {entry.layout} don't give a song back whole ({figure:.1f} dB of pink noise through a mask of "
+        "one): --residual is what the stems leave"
     )
     return ModelSpec(
         name=name,

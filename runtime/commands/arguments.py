@@ -9,7 +9,7 @@ from ortsep.base.errors import UsageError
 from ortsep.base.paths import exists
 from ortsep.commands.folders import has_songs
 from ortsep.graphs.model import is_ready
-from ortsep.models.catalogue import card_named, is_model_path
+from ortsep.models.catalogue import CHECKPOINTS, card_named, is_model_path
 
 PREFERRED = ("htdemucs_ft", "htdemucs", "hdemucs_mmi", "umxl", "umxhq", "spleeter:4stems", "spleeter:2stems")
 """What is taken where no model is named: the first of these that is ready."""
@@ -60,8 +60,8 @@ def _usual(song: str) -> str:
 
 
 def _is_model(word: str) -> bool:
-    """Whether a word names a model, by path or by name, ready or not."""
-    return card_named(word) is not None or is_ready(word)
+    """Whether a word names a model, by path or by name, ready or not; a checkpoint's path does, which is no song."""
+    return Path(word).suffix.lower() in CHECKPOINTS or card_named(word) is not None or is_ready(word)
 
 
 def _only_a_model(word: str) -> bool:

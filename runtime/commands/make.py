@@ -15,9 +15,11 @@ from ortsep.base.paths import exists
 from ortsep.commands.progress import Downloads, emit
 from ortsep.commands.terminal import screen
 from ortsep.graphs.adopt import Adopted
+from ortsep.graphs.library import find_checkpoint
 from ortsep.graphs.model import is_ready
 from ortsep.models.catalogue import card_named, exported_home, find_card, folder_name, model_homes
 from ortsep.models.contracts.contract import Wishes
+from ortsep.models.contracts.official import checkpoint_entry
 
 if TYPE_CHECKING:
     from ortsep.export.exporter import Exported
@@ -88,21 +90,29 @@ def export_command(
 
 
 def export_first(reference: str, progress: Literal["bar", "json"], quiet: bool) -> None:
-    """Export a model of the catalogue that is to be run and is not ready. Raises what an export raises.
+    """Export a model of the catalogue that is to be run and is not ready, or a checkpoint in the homes of models that
+    is called so. Raises what an export raises.
 
-    MODEL@STEM and what is no name of the catalogue are left to whoever loads the model.
+    MODEL@STEM and what is no such name are left to whoever loads the model.
     """
     name = reference if card_named(reference) else reference.partition("@")[0]
     card = card_named(name)
-    if card is None or is_ready(reference) or is_ready(name):
+    if exists(reference) or is_ready(reference) or is_ready(name):
         return
-    first = f"{card.name} is not exported yet: it is exported first, into {exported_home()}"
+    weights = find_checkpoint(name, model_homes())
+    if card is None and (weights is None or checkpoint_entry(weights) is None):
+        return
+    called = card.name if card is not None else name
+    where = f" from {weights}" if weights else ""
+    first = f"{called} is not exported yet: it is exported first{where}, into {exported_home()}"
+    given = (called, str(weights) if weights else None) if card is not None else (str(weights), None)
     try:
-        _exported(card.name, None, None, None, (), ExportSettings(progress=progress, quiet=quiet), first)
+        _exported(*given, None, None, (), ExportSettings(progress=progress, quiet=quiet), first)
     except MissingDependency as error:
+        extra, here = (card.extra if card is not None else "export"), f" (its weights are {weights})" * bool(weights)
         raise MissingDependency(
-            f"{card.name} is not exported yet, and exporting needs what the lean runtime leaves out ({error.name}): "
-            f"pip install 'ortsep[{card.extra}]', or copy its folder from a machine where it is exported into "
+            f"{called} is not exported yet{here}, and exporting needs what the lean runtime leaves out ({error.name}): "
+            f"pip install 'ortsep[{extra}]', or copy its folder from a machine where it is exported into "
             f"{exported_home()}"
         ) from error
 

@@ -49,6 +49,7 @@ FIRST = {
 STATES = {
     "ready": "runs at once, as does what is bundled",
     "fetch": "ortsep run NAME SONG downloads and exports it first",
+    "export": "its weights are here: ortsep run NAME SONG exports it first",
     "by hand": "only a browser can download it: ortsep models NAME says where",
     "own": "weights of your own: ortsep export NAME --weights FILE",
 }
@@ -83,13 +84,14 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
     from ortsep.graphs.library import loose_files
 
     folders, loose = ready_folders(), loose_files(model_homes())
+    weights: dict[str, Path] = {}
     for one in loose:
-        if not one.reason and (card := card_named(one.path.stem)) is not None:
-            folders.setdefault(folder_name(card.name), one.path)
+        if one.card:
+            (weights if one.checkpoint else folders).setdefault(folder_name(one.card), one.path)
     if name is not None:
-        _one(name, folders, as_json)
+        _one(name, folders, weights, as_json)
         return 0
-    rows = [_row(card, folders) for card in catalogue().values() if wanted in (None, purpose(card))]
+    rows = [_row(card, folders, weights) for card in catalogue().values() if wanted in (None, purpose(card))]
     if as_json:
         _document(rows, folders, loose)
         return 0
@@ -98,7 +100,9 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
     for key, title in PURPOSES.items():
         of_it = [row for row in rows if row["for"] == key]
         first = (
-            of_it if everything or wanted else [r for r in of_it if r["name"] in FIRST.get(key, ()) or r["exported"]]
+            of_it
+            if everything or wanted
+            else [r for r in of_it if r["name"] in FIRST.get(key, ()) or r["exported"] or r["weights"]]
         )
         if first:
             first.sort(key=lambda row: FIRST[key].index(row["name"]) if row["name"] in FIRST.get(key, ()) else 99)
@@ -108,13 +112,13 @@ def models_command(name: str | None, wanted: str | None, *, everything: bool, as
     for heading, of_it in tables:
         _table(heading, of_it, names, width)
     if wanted is None:
-        _others(folders, loose)
+        _others(folders, weights, loose)
     states = {row["state"] for row in rows}
     lacking = "" if find_spec("onnx") else " (that needs ortsep[onnx] for Spleeter, else ortsep[export], of pip)"
     print()
     for state, meaning in STATES.items():
         if state in states:
-            print(wrapped(f"{state:<8} {meaning}{lacking if state == 'fetch' else ''}", 80))
+            print(wrapped(f"{state:<8} {meaning}{lacking if state in ('fetch', 'export') else ''}", 80))
     print("ortsep models NAME tells all of a model, its licence in full")
     return 0
 
@@ -145,10 +149,11 @@ def _own(folders: dict[str, Path]) -> list[tuple[str, Path]]:
     return [(name, folder) for name, folder in folders.items() if name not in known and of_one_model(folder)]
 
 
-def _others(folders: dict[str, Path], loose: "Sequence[Loose]") -> None:
+def _others(folders: dict[str, Path], weights: dict[str, Path], loose: "Sequence[Loose]") -> None:
     """What is ready and in no catalogue: exports of one's own, and other people's files."""
     own = [(name, str(folder)) for name, folder in _own(folders)]
-    for one in (one for one in loose if one.path not in folders.values()):
+    told = {*folders.values(), *weights.values()}
+    for one in (one for one in loose if one.path not in told):
         what = f"{one.title}: {', '.join(one.stems)}" if not one.reason else f"can't run: {one.reason}"
         own.append((one.path.stem, what))
     if own:
@@ -157,10 +162,10 @@ def _others(folders: dict[str, Path], loose: "Sequence[Loose]") -> None:
             print(wrapped(f"* {shown(name)}  {shown(what)}", 80))
 
 
-def _one(name: str, folders: dict[str, Path], as_json: bool) -> None:
+def _one(name: str, folders: dict[str, Path], weights: dict[str, Path], as_json: bool) -> None:
     if card_named(name) is None and name in folders:
         raise ModelError(f"{name} is not of the catalogue; ortsep inspect {name} shows what it is")
-    row = _row(find_card(name), folders)
+    row = _row(find_card(name), folders, weights)
     if as_json:
         print(json.dumps({"version": __version__, **row}))
         return
@@ -169,6 +174,7 @@ def _one(name: str, folders: dict[str, Path], as_json: bool) -> None:
         "ready": f"ready in {row['exported']}: ortsep run {name} SONG",
         "bundled": f"comes with ortsep: ortsep run {name} SONG",
         "fetch": f"ortsep run {name} SONG fetches it first, into {exported_home()}",
+        "export": f"ortsep run {name} SONG exports it first from {row['weights']}, into {exported_home()}",
         "by hand": f"download it from {row['download']}, then: ortsep export {name} --weights FILE",
         "own": f"ortsep export {name} --weights FILE, with weights of your own",
     }[row["state"]]
@@ -201,8 +207,8 @@ def _document(rows: list[dict[str, Any]], folders: dict[str, Path], loose: "Sequ
     print(json.dumps({"version": __version__, "models": rows + extra, "files": files}))
 
 
-def _row(card: Card, folders: dict[str, Path]) -> dict[str, Any]:
-    place = folders.get(folder_name(card.name))
+def _row(card: Card, folders: dict[str, Path], weights: dict[str, Path]) -> dict[str, Any]:
+    place, checkpoint = folders.get(folder_name(card.name)), weights.get(folder_name(card.name))
     return {
         "name": card.name,
         "aliases": list(card.aliases),
@@ -222,13 +228,16 @@ def _row(card: Card, folders: dict[str, Path]) -> dict[str, Any]:
         "extra": card.extra,
         "sdr": dict(card.sdr),
         "exported": str(place) if place else None,
-        "state": _state(card, place),
+        "weights": str(checkpoint) if checkpoint else None,
+        "state": _state(card, place, checkpoint),
     }
 
 
-def _state(card: Card, place: Path | None) -> str:
+def _state(card: Card, place: Path | None, checkpoint: Path | None) -> str:
     if place is not None:
         return "bundled" if place.parent == BUNDLED else "ready"
+    if checkpoint is not None:
+        return "export"
     if card.sources:
         return "fetch"
     return "by hand" if card.arguments.get("download") else "own"

@@ -6,8 +6,17 @@ from pathlib import Path
 
 from ortsep.base.errors import FileMissing, ModelError
 from ortsep.base.paths import exists, is_folder
+from ortsep.graphs.library import file_by_key, find_checkpoint
 from ortsep.graphs.recognised import foreign_folder
-from ortsep.models.catalogue import BUNDLED, card_named, catalogue, folder_name, is_model_path, model_homes
+from ortsep.models.catalogue import (
+    BUNDLED,
+    CHECKPOINTS,
+    card_named,
+    catalogue,
+    folder_name,
+    is_model_path,
+    model_homes,
+)
 from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Member, ModelSpec, from_json
@@ -48,21 +57,13 @@ def find_model(reference: str | Path) -> Path:
     name = str(reference).removesuffix(".onnx")
     if path.suffix == ".onnx" and path.parent.name == path.stem and path.parent.is_dir():
         return path.parent
-    if path.parent == Path():
-        card = card_named(name)
-        for home in (*model_homes(), BUNDLED):
-            for folder in {folder_name(card.name if card else name), folder_name(name)}:
-                if is_model_path(home / folder):
-                    return home / folder
-            inner = list(home.iterdir()) if home.is_dir() else []
-            for place in (home, *inner):
-                if is_model_path(place / f"{name}.onnx"):
-                    return place / f"{name}.onnx"
-        if card is not None:
-            raise FileMissing(f"{card.name} is not exported yet; run: ortsep export {card.name}")
+    if path.parent == Path() and (found := _named(name)) is not None:
+        return found
     if is_folder(path):
         raise FileMissing(f"{path} holds no .onnx file; name a model file, or an exported folder")
     if exists(path):
+        if path.suffix.lower() in CHECKPOINTS:
+            raise FileMissing(f"{path} is a checkpoint, which runs when it is exported; run: ortsep export {path}")
         return path
     near = get_close_matches(name, [n for card in catalogue().values() for n in (card.name, *card.aliases)], n=1)
     hint = f"did you mean {near[0]}?" if near else "ortsep models lists what there is"
@@ -70,6 +71,29 @@ def find_model(reference: str | Path) -> Path:
         f"there is no model {reference!s}: neither a .onnx file, nor an exported folder, nor a name in the "
         f"catalogue; {hint}"
     )
+
+
+def _named(name: str) -> Path | None:
+    """The model of this name or alias in the homes of models: a folder, a file called so, or one with the key of the
+    card's. Raises FileMissing where it can be exported."""
+    card, homes = card_named(name), model_homes()
+    for home in (*homes, BUNDLED):
+        for folder in {folder_name(card.name if card else name), folder_name(name)}:
+            if is_model_path(home / folder):
+                return home / folder
+        inner = list(home.iterdir()) if home.is_dir() else []
+        for place in (home, *inner):
+            if is_model_path(place / f"{name}.onnx"):
+                return place / f"{name}.onnx"
+    if card is not None and (file := file_by_key(card, homes)) is not None:
+        return file
+    weights = find_checkpoint(name, homes)
+    if card is not None:
+        given = f" --weights {weights}" if weights else ""
+        raise FileMissing(f"{card.name} is not exported yet; run: ortsep export {card.name}{given}")
+    if weights is not None:
+        raise FileMissing(f"{weights} is a checkpoint, which runs when it is exported; run: ortsep export {weights}")
+    return None
 
 
 def is_ready(reference: str) -> bool:

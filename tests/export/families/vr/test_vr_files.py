@@ -14,7 +14,8 @@ from ortsep.export.families.vr.network import made_network  # noqa: E402
 from ortsep.export.family import Choice  # noqa: E402
 from ortsep.models.bands import Bands  # noqa: E402
 from ortsep.models.catalogue import catalogue  # noqa: E402
-from ortsep.models.contracts.vr import ENTRIES, LAYOUTS, find_entry, vr_spec  # noqa: E402
+from ortsep.models.contracts.read import file_key  # noqa: E402
+from ortsep.models.contracts.vr import ENTRIES, LAYOUTS, Entry, find_entry, vr_spec  # noqa: E402
 
 
 def pth(folder: Path, name: str, arch: Architecture, **changes: Any) -> Path:
@@ -49,6 +50,25 @@ def test_a_file_of_a_known_name_needs_nothing(tmp_path: Path) -> None:
     found = open_named(str(pth(tmp_path, "UVR-De-Echo-Normal.pth", NEW)), Choice())
     assert found.spec.stems == ("no_echo", "echo")
     assert "found by the name UVR-De-Echo-Normal" in found.spec.notes[0]
+
+
+def test_one_in_a_folder_of_models_is_exported_when_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ortsep.commands.make import export_first
+    from ortsep.graphs.model import find_model, load_model
+
+    (tmp_path / "VR_Models").mkdir()
+    named = pth(tmp_path / "VR_Models", "5_HP-Karaoke-UVR.pth", Architecture("5", 4, 672))
+    keyed = pth(tmp_path / "VR_Models", "renamed.pth", OLD)
+    monkeypatch.setitem(ENTRIES, file_key(keyed), Entry("", "1band_sr44100_hl256", "Vocals"))
+    monkeypatch.setenv("ORTSEP_MODELS", str(tmp_path))
+    for name, file in (("5_HP-Karaoke-UVR", named), ("renamed", keyed)):
+        export_first(name, "bar", quiet=True)
+        assert find_model(name) == tmp_path / name
+        spec = load_model(name).spec
+        assert spec.weights.source == file.name and spec.bands is not None
+        written = (tmp_path / name / f"{name}.onnx").stat().st_mtime_ns
+        export_first(name, "bar", quiet=True)
+        assert (tmp_path / name / f"{name}.onnx").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize(
