@@ -1,26 +1,21 @@
 """The pages of docs/: their commands can be typed, the code of the first minute and of the embedding is right."""
 
 import contextlib
-import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from places import ROOT
 
 from ortsep.base.errors import FileMissing
 from ortsep.cli import app
-from ortsep.engine.stft import istft, stft
-from ortsep.models.spec import STFT
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "models" / "README.md"])
 COMMANDS: Any = typer.main.get_command(app)
@@ -80,33 +75,6 @@ def test_the_first_minute_goes_as_it_is_told(tmp_path: Path) -> None:
     stems = {path.stem for path in (tmp_path / "separated" / "drums_mini" / "drums").glob("*.wav")}
     assert stems == {"kick", "snare", "toms", "hihat", "cymbals"}
     assert {path.name for path in (tmp_path / "some").rglob("*.flac")} == {"kick.flac", "snare.flac", "residual.flac"}
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node")
-def test_the_stft_in_javascript_is_ours(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
-    code = re.findall(r"```js\n(.*?)```", text, re.DOTALL)[0]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 60
-    x = np.random.default_rng(0).uniform(-1, 1, 3000).astype(np.float32)
-    (tmp_path / "stft.mjs").write_text(code)
-    (tmp_path / "main.mjs").write_text(
-        'import { readFileSync } from "fs"; import { stft, istft } from "./stft.mjs";'
-        'const x = Float32Array.from(JSON.parse(readFileSync("x.json")));'
-        "const s = stft(x, 512, 128);"
-        "console.log(JSON.stringify({ re: s.re.map((f) => [...f]), im: s.im.map((f) => [...f]), "
-        "back: [...istft(s, 512, 128, x.length)] }));"
-    )
-    (tmp_path / "x.json").write_text(json.dumps(x.tolist()))
-    done = subprocess.run(["node", "main.mjs"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    theirs = json.loads(done.stdout)
-    how = STFT(512, 128, 257, 256, 256)
-    ours = stft(how, x[None])[0]
-    spectrum = (np.array(theirs["re"]) + 1j * np.array(theirs["im"])).T
-    assert spectrum.shape == ours.shape
-    error = np.sum(np.abs(spectrum - ours) ** 2) / np.sum(np.abs(ours) ** 2)
-    assert 10 * np.log10(1 / error) > 120
-    np.testing.assert_allclose(theirs["back"], istft(how, ours[None], len(x))[0], atol=2e-6)
 
 
 def test_the_pages_that_the_site_names_are_there() -> None:
