@@ -194,6 +194,17 @@ class Graph:
         """The exact (erf) form, torch's default."""
         return self.op("Gelu", x)
 
+    def positions(self, x: str, most: int) -> str:
+        """0 to P - 1 for each sequence of x [N, P, ...], P up to ``most``: int64 [N, P].
+
+        ONNX Runtime's RotaryEmbedding also takes one number, the first position, in place of these; OpenVINO 2026.4
+        takes that for the position of every token, so that nothing is turned (43 dB of a Moises-Light).
+        """
+        table = self.op(
+            "Slice", self.const(np.arange(most), np.int64), self.ints(0), self.op("Shape", x, start=1, end=2)
+        )
+        return self.op("Expand", table, self.op("Shape", x, start=0, end=2))
+
     def embed(self, model: onnx.ModelProto, feeds: Mapping[str, str], prefix: str) -> dict[str, str]:
         """Take another graph in, its inputs fed by values of this one; its outputs by their names.
 

@@ -28,6 +28,9 @@ ALIASES = {"mps": "coreml"}
 LOWER = {"openvino-bf16": 25.0}
 """Providers that compute in less than float32, and the dB against the CPU that they must keep. Never automatic."""
 
+WHOLE = ("coreml", "openvino", "openvino-bf16")
+"""Providers that take nothing of a part cut out of a graph, whose tensors have no shapes: the CPU runs it alone."""
+
 _OPENVINO = "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-openvino"
 MEND = {
     "cuda": "pip uninstall -y onnxruntime && pip install 'ortsep[cuda]', and check the driver with nvidia-smi",

@@ -17,7 +17,7 @@ from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, FileMissing, ModelError, OrtsepError, ProviderError
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.cut import cut
-from ortsep.graphs.providers import MEND, PROVIDERS, choose_provider, provider_options, versions
+from ortsep.graphs.providers import MEND, PROVIDERS, WHOLE, choose_provider, provider_options, versions
 from ortsep.graphs.tuned import Setting, read_tuned
 from ortsep.models.onnx_file import external_files
 from ortsep.models.onnx_signature import read_signature
@@ -79,6 +79,9 @@ class Session:
         self._observer = observer or Observer()
         external_files(path)
         chosen, self.reason = choose_provider(provider, path)
+        if part is not None and chosen in WHOLE:
+            self.reason = f"provider {chosen} was not taken: it takes nothing of a graph that runs in parts"
+            chosen = provider = "cpu"
         setting = setting or (read_tuned(path, versions) if provider == "auto" else None) or Setting()
         threads = threads or setting.threads
         options = _options(threads)
@@ -90,7 +93,7 @@ class Session:
             if isinstance(error, OrtsepError):
                 raise
             if chosen == "cpu" or provider != "auto":
-                raise _no_model(path, error) from error
+                raise (_no_model(path, error) if chosen == "cpu" else _not_taken(path, chosen, error)) from error
             self.reason = f"provider {chosen} was not taken: it can't load {path.name} ({_first_line(error)})"
             try:
                 self._session = _open(path, options, "cpu", threads, part)
@@ -229,8 +232,9 @@ def _open(path: Path, options: Any, provider: str, threads: int | None, part: Pa
     names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path, threads))]
     names.append(PROVIDERS["cpu"])
     settings = {}
-    if provider == "coreml":
+    if provider in WHOLE:
         fix_batch(options, path)
+    if provider == "coreml":
         settings["disabled_optimizers"] = KEPT_APART
     if part is None:
         return ort.InferenceSession(str(path), options, names, **settings)
@@ -240,7 +244,8 @@ def _open(path: Path, options: Any, provider: str, threads: int | None, part: Pa
 
 
 def fix_batch(options: Any, path: Path) -> None:
-    """Have a free batch be one: CoreML takes no node of a graph whose dimensions are free."""
+    """Have a free batch be one: CoreML takes no node of a graph whose dimensions are free, and OpenVINO 2025.4 mistakes
+    the channels of an MDX-Net for its bins then."""
     for tensor in read_signature(path).inputs:
         if tensor.shape and isinstance(tensor.shape[0], str):
             options.add_free_dimension_override_by_name(tensor.shape[0], 1)
@@ -250,6 +255,13 @@ def _no_model(path: Path, error: Exception) -> ModelError:
     reason = _first_line(error)
     mend = "upgrade onnxruntime, or save the model in an older opset" if "pset" in reason else "export it again"
     return ModelError(f"{path} can't be loaded as an ONNX model ({reason}); {mend}")
+
+
+def _not_taken(path: Path, provider: str, error: Exception) -> ProviderError:
+    return ProviderError(
+        f"provider {provider} can't load {path.name} ({_first_line(error)}); choose --provider cpu, or export the "
+        "model with --portable"
+    )
 
 
 @cache

@@ -21,7 +21,8 @@ from ortsep.base.whole import scratch
 from ortsep.engine.chunks import make_plan
 from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import Model
-from ortsep.graphs.providers import LOWER, PROVIDERS, Verdict, provider_options
+from ortsep.graphs.providers import LOWER, PROVIDERS, WHOLE, Verdict, provider_options
+from ortsep.graphs.session import fix_batch
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 Counts = tuple[int | None, int | None, int | None]
@@ -59,8 +60,7 @@ def _our_feeds(model: Model, network: Network) -> dict[str, F32]:
     spec, noise = model.spec, np.random.default_rng(0)
     if spec.blocks is not None and spec.domain == "magnitude":
         assert spec.stft is not None
-        batch = spec.blocks.batch if spec.blocks.padded else 1
-        shape = (batch, spec.channels, spec.stft.bins, spec.blocks.frames)
+        shape = (1, spec.channels, spec.stft.bins, spec.blocks.frames)
         return {"magnitude": np.abs(noise.standard_normal(shape)).astype(np.float32)}
     if spec.bands is not None:
         shape = (1, 2, spec.bands.bins, spec.bands.window)
@@ -84,6 +84,8 @@ def open_session(graph: Path, provider: str, options: Mapping[str, str], profile
     names: list[Any] = [(provider, dict(options))]
     if provider != PROVIDERS["cpu"]:
         names.append(PROVIDERS["cpu"])
+    if provider in {PROVIDERS[name] for name in WHOLE}:
+        fix_batch(settings, graph)
     return ort.InferenceSession(str(graph), settings, names)
 
 

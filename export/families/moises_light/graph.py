@@ -206,7 +206,7 @@ class Builder:
             out = g.op("MatMul", g.op("Softmax", g.op("MatMul", queries, keys), axis=-1), values)
             out = g.transpose(out, 0, 2, 1, 3)
         else:
-            where = [g.ints(0), g.const(np.cos(angles)), g.const(np.sin(angles))]
+            where = [g.positions(n, POSITIONS), g.const(np.cos(angles)), g.const(np.sin(angles))]
             turn: dict[str, Any] = {"domain": MICROSOFT, "interleaved": 1, "num_heads": heads}
             turned = [g.op("RotaryEmbedding", g.linear(n, w), *where, **turn) for w in (q, k)]
             out = g.op("MultiHeadAttention", *turned, g.linear(n, v), domain=MICROSOFT, num_heads=heads)

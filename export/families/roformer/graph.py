@@ -206,7 +206,7 @@ class Builder:
 
     def _attend(self, q: str, k: str, v: str, cos: F64, sin: F64, length: str) -> str:
         g, heads = self.graph, self.arch.heads
-        tables = [g.ints(0), g.const(cos), g.const(sin)]
+        tables = [g.positions(q, self.positions), g.const(cos), g.const(sin)]
         q, k = (g.op("RotaryEmbedding", x, *tables, domain=MICROSOFT, interleaved=0, num_heads=heads) for x in (q, k))
         return g.op("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=heads)
 
