@@ -187,22 +187,28 @@ def _refuse_of_bands(spec: ModelSpec, options: Options) -> None:
         raise UsageError(f"{spec.name} hears all bins of the highest band, so high_end has none to fill; leave it out")
 
 
+def takes(spec: ModelSpec) -> tuple[str, ...]:
+    """The options that a model can use, beside those that say what is wanted, in the order of ``TUNING``."""
+    names = set(_own(spec))
+    if spec.chunks is not None and not spec.chunks.max_shift:
+        names -= {"shifts", "seed"}
+    names -= {"compensate"} if not spec.derived or len(set(spec.gains)) != 1 else set()
+    names |= {"downmix"} if spec.channels == 1 else set()
+    names -= {"tta"} if spec.channels != 2 else set()
+    names -= {"high_end"} if spec.bands is not None and not spec.bands.mirrored else set()
+    fixed = spec.chunks is None or isinstance(spec.chunks.takes, Fixed)
+    free = not spec.blocks.padded if spec.blocks is not None else not fixed
+    names |= {"chunk"} if free else set()
+    return tuple(name for name in TUNING if name in names)
+
+
 def usable(models: Iterable[Any], options: Options) -> Options:
     """The options that at least one of these models (``ortsep.graphs.model.Model``) can use; stems are left out."""
     default, keep = Options(), {}
     for spec in (model.spec for model in models):
-        magnitude = spec.domain == "magnitude"
-        names = set(_own(spec))
-        if spec.chunks is not None and not spec.chunks.max_shift:
-            names -= {"shifts", "seed"}
-        names -= {"compensate"} if not spec.derived or len(set(spec.gains)) != 1 else set()
-        names |= {"downmix"} if spec.channels == 1 else set()
-        names -= {"tta"} if spec.channels != 2 else set()
-        if spec.bands is not None:
-            names -= {"high_end"} if not spec.bands.mirrored else set()
-            names -= {"window"} if options.window is None or not spec.bands.takes(options.window) else set()
-        free = not spec.blocks.padded if magnitude else spec.chunks and not isinstance(spec.chunks.takes, Fixed)
-        names |= {"chunk"} if free else set()
+        names = set(takes(spec))
+        if spec.bands is not None and (options.window is None or not spec.bands.takes(options.window)):
+            names.discard("window")
         keep.update({name: getattr(options, name) for name in names})
     return replace(default, **keep)
 

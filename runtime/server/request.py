@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ortsep.options import Options
+from ortsep.options import TUNING, Options
 from ortsep.songs import Files
 
 
@@ -51,6 +51,9 @@ class SeparationRequest(BaseModel):
     overlap: Annotated[Annotated[float, Field(ge=0, le=0.99)] | None, Blank] = None
     shifts: Annotated[int, Field(ge=0, le=20)] = 0
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    tta: bool = Field(False, description="The mean of several passes: chunks turned about, or VR's windows moved.")
+    denoise: bool = Field(False, description="0.5 f(x) - 0.5 f(-x) for each chunk.")
+    compensate: Literal["stem", "residual"] = Field("stem", description="What an MDX-Net's gain is for.")
     chunk: Annotated[Annotated[float, Field(gt=0, le=3600)] | None, Blank] = None
     niter: Annotated[Annotated[int, Field(ge=0, le=64)] | None, Blank] = None
     softmask: Annotated[bool | None, Blank] = None
@@ -59,13 +62,25 @@ class SeparationRequest(BaseModel):
     exponent: Annotated[Annotated[float, Field(gt=0, le=16)] | None, Blank] = None
     mask_extension: Annotated[Literal["zeros", "average"] | None, Blank] = None
     wiener: Annotated[bool | None, Blank] = None
+    rest: bool = Field(False, description="The Wiener filter counts with what is none of the stems asked for.")
+    aggression: Annotated[
+        Annotated[int, Field(ge=-50, le=100)] | None, Blank, Field(description="Percent, of VR models.")
+    ] = None
+    window: Annotated[
+        Annotated[int, Field(ge=16, le=1 << 16)] | None, Blank, Field(description="Frames at a time, of VR models.")
+    ] = None
+    post_process: Annotated[
+        Annotated[float, Field(ge=1e-3, le=0.999)] | None,
+        Blank,
+        Field(description="The first stem whole where its mask stays above this, of VR models."),
+    ] = None
+    high_end: bool = Field(False, description="Fill the bins above what a VR model hears.")
     report: bool = Field(False, description="Also an HTML page with pictures (needs matplotlib on the server).")
 
     def options(self) -> Options:
         """Raises UsageError for options that exclude each other."""
-        names = ("overlap", "shifts", "seed", "chunk", "niter", "softmask", "alpha", "wiener_window", "exponent")
-        given = {name: getattr(self, name) for name in (*names, "mask_extension", "wiener", "residual", "two_stems")}
-        return Options(stems=tuple(self.stems), **given)
+        names = (*(name for name in TUNING if name != "downmix"), "residual", "two_stems")
+        return Options(stems=tuple(self.stems), **{name: getattr(self, name) for name in names})
 
     def files(self, folder: Path) -> Files:
         """Where the stems of a job go, below its own folder."""

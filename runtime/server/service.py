@@ -16,6 +16,7 @@ from ortsep.base.errors import MissingDependency, OrtsepError, OutputError
 from ortsep.batch import load
 from ortsep.graphs.model import load_model
 from ortsep.models.catalogue import Card, catalogue, folder_name, ready_folders
+from ortsep.options import takes
 from ortsep.report.write import require_report
 from ortsep.server.pool import Pool
 from ortsep.server.problems import Problem, unprocessable
@@ -25,6 +26,8 @@ from ortsep.server.store import Job, Store
 from ortsep.server.upload import Upload, suffix
 
 _JANITOR = 30.0
+_ANY = 44100
+"""Samples, and their rate, of a song that stands for any: which options a model takes doesn't depend on it."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,15 @@ class Offer:
     name: str
     stems: tuple[str, ...]
     content: str
+    options: tuple[str, ...]
+    """Which a request may set of it."""
     card: Card | None
 
     def document(self) -> dict[str, Any]:
         card = self.card
         more = {} if card is None else {"title": card.title, "advice": card.advice, "licence": card.licence}
-        return {"name": self.name, "stems": list(self.stems), "content": self.content, **more}
+        told = {"stems": list(self.stems), "content": self.content, "options": list(self.options)}
+        return {"name": self.name, **told, **more}
 
 
 def offers(settings: Settings) -> tuple[Offer, ...]:
@@ -58,7 +64,7 @@ def _offer(reference: str) -> Offer:
     model = load_model(reference)
     folder = Path(reference).name
     card = next((c for c in catalogue().values() if folder_name(c.name) == folder or c.name == reference), None)
-    return Offer(card.name if card else folder, model.stems, model.spec.content, card)
+    return Offer(card.name if card else folder, model.stems, model.spec.content, takes(model.spec), card)
 
 
 class Service:
@@ -122,7 +128,9 @@ class Service:
                 raise Problem(404, f"this server has no model {wanted!r}; it has {known}")
         request = request.model_copy(update={"model": name})
         try:
-            load((name, *request.then), {"provider": "cpu", "threads": 1}).names(request.options())
+            separator = load((name, *request.then), {"provider": "cpu", "threads": 1})
+            separator.names(request.options())
+            separator.plan(_ANY, _ANY, request.options())
             request.files(self._jobs)
             if request.report:
                 require_report()

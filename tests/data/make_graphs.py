@@ -13,6 +13,7 @@ import onnx
 
 from ortsep.export.graph.builder import Graph
 from ortsep.export.graph.files import attach_spec, save_model
+from ortsep.models.bands import Band, Bands
 from ortsep.models.spec import STFT, Blocks, Chunks, Filter, Free, Member, ModelSpec, Normalization, Weights
 
 RATE = 8000
@@ -57,6 +58,26 @@ MAGNITUDE = replace(
     blocks=Blocks(frames=32, batch=2),
     filter=Filter(method="ratio"),
 )
+BANDS = replace(
+    WAVEFORM,
+    name="bands",
+    domain="bands",
+    output="masks",
+    chunks=None,
+    bands=Bands(
+        layout="test",
+        bands=(
+            Band(4000, 32, 128, 0, 40, fall=(20, 30)),
+            Band(8000, 64, 256, 20, 118, rise=(30, 20)),
+        ),
+        bins=140,
+        prefilter=(136, 138),
+        window=64,
+        context=16,
+        multiple=2,
+        aggression=0,
+    ),
+)
 
 
 def _stack(g: Graph, x: str, factors: list[float], rank: int) -> str:
@@ -100,6 +121,15 @@ def magnitudes(factors: list[float], output: str, frames: int | str) -> onnx.Mod
     return g.model()
 
 
+def one_mask() -> onnx.ModelProto:
+    """The mask 0.25 for the frames in the middle."""
+    g = Graph("bands")
+    x = g.slice(g.input("magnitude", [1, 2, 140, "frames"]), 3, 16, -16)
+    masks = g.add(_stack(g, x, [0.0], 4), g.const(np.array(0.25)))
+    g.output(masks, "masks", [1, 1, 2, 140, "middle"])
+    return g.model()
+
+
 def all_graphs() -> dict[str, onnx.ModelProto]:
     """Every test graph by its path below tests/data/graphs."""
     bag = (
@@ -122,6 +152,7 @@ def all_graphs() -> dict[str, onnx.ModelProto]:
         "ratio/ratio.onnx": (magnitudes([1.0, 2.0], "stem_magnitudes", 32), replace(MAGNITUDE, name="ratio")),
         "masks/masks.onnx": (magnitudes([0.25, 0.5], "masks", 32), masks),
         "wiener/wiener.onnx": (magnitudes([0.6, 0.8], "stem_magnitudes", "frames"), wiener),
+        "bands/bands.onnx": (one_mask(), BANDS),
         "bag/first.onnx": (waveform([0.25, 9.0], 4000), replace(WAVEFORM, name="bag", bag=bag)),
         "bag/second.onnx": (waveform([9.0, 0.5], 4000), replace(WAVEFORM, name="bag", bag=bag)),
         "mean/one.onnx": (waveform([0.2, 0.4], 4000), replace(WAVEFORM, name="mean", bag=mean)),

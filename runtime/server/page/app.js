@@ -44,6 +44,18 @@ function advise() {
   localStorage.setItem("model", model.name);
   const parts = [`Gives ${model.stems.join(", ")}.`, model.advice, model.licence && `Licence of the weights: ${model.licence}`];
   $("advice").textContent = parts.filter(Boolean).join(" ");
+  for (const field of fields()) field.closest("label").hidden = !model.options.includes(field.dataset.option);
+  $("more").hidden = !fields().some(field => !field.closest("label").hidden);
+}
+
+// The options of models on the page, of which the chosen one's are shown and sent.
+const fields = () => [...document.querySelectorAll("[data-option]")];
+
+function wanted(form) {
+  for (const field of fields()) {
+    const value = field.type === "checkbox" ? (field.checked ? "true" : "") : field.value;
+    if (value && !field.closest("label").hidden) form.append(field.dataset.option, value);
+  }
 }
 
 // Sending ------------------------------------------------------------------------------------------------------------
@@ -61,6 +73,7 @@ function sendOne(file) {
   form.append("model", $("model").value);
   form.append("format", $("format").value);
   if ($("residual").checked) form.append("residual", "true");
+  wanted(form);
   form.append("song", file);
   const bar = make("progress", {max: file.size || 1, value: 0});
   const state = make("span", {className: "state"}, "being sent");
