@@ -16,7 +16,8 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help published demo wheel export validate run test test-lean test-full test-long fuzz soak lint format bench clean docs FORCE
+.PHONY: help published demo wheel sdist binary matrix export validate run test test-lean test-full test-long fuzz soak \
+	lint format bench clean docs FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +34,24 @@ wheel: $(FULL)/installed ## Build dist/*.whl, install it where there is no torch
 	$(FULL)/bin/python -m training.drum_demo --track build/wheel-venv/song
 	cd build/wheel-venv && bin/ortsep run drums_mini song/mixture.wav --output song/stems
 	@ls -l dist/
+
+sdist: ## Build dist/*.tar.gz and from it dist/*.whl, hold them to twine's rules, and install the first in an empty environment
+	rm -rf dist/*.whl dist/*.tar.gz build/lib build/dist-venv build/sdist-venv
+	$(PYTHON) -m venv build/dist-venv
+	build/dist-venv/bin/python $(PIP_INSTALL) build twine
+	build/dist-venv/bin/python -m build --outdir dist . >build/dist-venv/log
+	build/dist-venv/bin/python -m twine check --strict dist/ortsep-*.tar.gz dist/ortsep-*.whl
+	$(PYTHON) -m venv build/sdist-venv
+	build/sdist-venv/bin/python $(PIP_INSTALL) dist/ortsep-*.tar.gz
+	cd build/sdist-venv && bin/ortsep doctor drums_mini
+	@ls -l dist/
+
+binary: ## A folder with an executable for machines without Python, tried where there is nothing but a C library
+	PYTHON=$(PYTHON) deploy/binary
+	deploy/binary_check
+
+matrix: ## The runtime's tests on every Python there is, with the oldest promised versions and the newest [TESTS=...]
+	deploy/matrix $(TESTS)
 
 export: $(FULL)/installed ## Checkpoint to ONNX: MODEL=name [WEIGHTS=path|random[:SEED]] [OUT=dir]
 	@test -n "$(MODEL)" || { echo "say which model: make export MODEL=htdemucs (ortsep models lists them)" >&2; exit 2; }

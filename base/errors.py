@@ -3,6 +3,8 @@
 Every type also inherits the builtin that a Python caller would expect to catch.
 """
 
+import sys
+
 
 class OrtsepError(Exception):
     """Base of all errors that ortsep raises on purpose; ``status`` is the command line's exit status."""
@@ -51,7 +53,11 @@ class DownloadError(OrtsepError, OSError):
 
 
 class MissingDependency(OrtsepError, ImportError):
-    """A command that needs an extra which is not installed."""
+    """A command that needs an extra which is not installed. The executable without Python takes none, and says so."""
+
+    def __str__(self) -> str:
+        frozen = "; this executable takes nothing in: install ortsep for Python" if hasattr(sys, "frozen") else ""
+        return super().__str__() + frozen
 
 
 class Cancelled(OrtsepError):
