@@ -26,7 +26,7 @@ from ortsep.export.graph.files import attach_spec, attached_spec, parameter_coun
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.export.weights.numpy_pickle import holds_arrays
 from ortsep.export.weights.remembered import Made, remember
-from ortsep.models.catalogue import Card, catalogue, exported_home, find_card, folder_name
+from ortsep.models.catalogue import CHECKPOINTS, Card, catalogue, exported_home, find_card, folder_name
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, Timing, from_json
 from ortsep.stems.manifest import FILE_NAME, write_manifest
@@ -144,9 +144,16 @@ def open_named(name: str, choice: Choice) -> Original:
 
         if choice.path is not None or choice.seed is not None:
             raise UsageError(f"{name} is a checkpoint already; leave --weights out")
-        checkpoint = open_checkpoint(Path(name), choice.config)
+        path = Path(name)
+        checkpoint = open_checkpoint(_checkpoint_in(path), choice.config)
         choice.say(f"{checkpoint.path.name}:\n{text_of(checkpoint.table)}")
-        return open_original(checkpoint, choice)
+        if not checkpoint.architecture.folder and path.is_dir() and len(others := checkpoints_in(path)) > 1:
+            names = ", ".join(str(p.relative_to(path)) for p in others[:4])
+            raise UsageError(f"{path} holds {len(others)} checkpoints ({names}); name the one that is meant")
+        place = path if checkpoint.architecture.folder else None
+        original = open_original(checkpoint, replace(choice, path=place))
+        choice.say(own_licence(original.spec))
+        return original
     card = find_card(name)
     if choice.seed is not None:
         choice.say(f"WARNING: random weights (seed {choice.seed}): the stems will be noise, of use for tests only")
@@ -157,6 +164,24 @@ def open_named(name: str, choice: Choice) -> Original:
     original = load_original(card, choice)
     choice.say(own_licence(original.spec))
     return original
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, and in folders up to two levels below it."""
+    found = (path for depth in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(depth)))
+    return [path for path in found if path.suffix.lower() in CHECKPOINTS and path.is_file()]
+
+
+def _checkpoint_in(path: Path) -> Path:
+    """A checkpoint, or the first one in a folder. Raises WeightsError for a folder that holds none."""
+    if not path.is_dir():
+        return path
+    if not (found := checkpoints_in(path)):
+        raise WeightsError(
+            f"{path} holds no checkpoint ({', '.join(CHECKPOINTS)}); check the path, or name the model with it: "
+            f"ortsep export NAME --weights {path}"
+        )
+    return found[0]
 
 
 def _of_arrays(path: Path, choice: Choice) -> Original:

@@ -17,7 +17,7 @@ import onnx
 from ortsep.base.arrays import F32
 from ortsep.base.errors import UsageError
 from ortsep.base.interrupt import at_once
-from ortsep.models.catalogue import CHECKPOINTS, Card
+from ortsep.models.catalogue import CHECKPOINTS, Card, card_named
 from ortsep.models.spec import ModelSpec
 
 if TYPE_CHECKING:  # it needs torch, which not every family does
@@ -191,8 +191,9 @@ def _refuse_settings(family: object, choice: Choice, name: str) -> None:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether ``name`` is meant as a checkpoint's path and not as a model of the catalogue."""
-    return Path(name).suffix.lower() in CHECKPOINTS
+    """Whether ``name`` is meant as the path of a checkpoint, or of a folder of them, and not as a model of the
+    catalogue, whose names go before folders of the same name."""
+    return Path(name).suffix.lower() in CHECKPOINTS or (Path(name).is_dir() and card_named(name) is None)
 
 
 def is_own(name: str) -> bool:

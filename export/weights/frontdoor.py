@@ -33,6 +33,8 @@ class Architecture:
     """A pattern that no name matches."""
     mend: str = ""
     """What to do with one that has no family here, where there is more to do than take another model."""
+    folder: bool = False
+    """A file is a stem, called as it is, and a folder of them the model; the configuration is none of MSST's."""
 
     def holds(self, names: Iterable[str]) -> bool:
         """Whether these are the names of its parameters."""
@@ -62,6 +64,8 @@ ARCHITECTURES = (
     Architecture("demucs", "Demucs v3", "encoder.0.0.weight", "demucs", has=r"^decoder\.0\."),
     Architecture("vr_5_1", "UVR's VR network 5.1", "stg1_low_band_net.0.enc1.conv.0.weight", "vr"),
     Architecture("vr", "UVR's VR network", "stg1_low_band_net.enc1.conv1.conv.0.weight", "vr"),
+    Architecture("open_unmix", "Open-Unmix", "input_mean", "open_unmix", has=r"^lstm\.weight_hh_l2$", folder=True),
+    Architecture("larsnet", "LarsNet", "input_norm.weight", "larsnet", has=r"^dec6\.conv_trans\.", folder=True),
     Architecture("bandit_v2", "BandIt v2", "band_split.norm_fc_modules.0.combined.0.weight"),
     Architecture("bandit", "BandIt", "band_split.norm_fc_modules.0.norm.weight"),
     Architecture("apollo", "Apollo", "net.0.band_net.input_norm.weight"),
@@ -111,7 +115,7 @@ def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
     existing_file(path)
     beside = (*map(path.with_suffix, (".yaml", ".yml")), path.parent / ".hydra" / "config.yaml")  # hydra's: demucs
     config = config or next((place for place in beside if place.is_file()), None)
-    sections = {} if config is None else read_yaml(config)
+    sections = {} if config is None or config.suffix.lower() == ".json" else read_yaml(config)
     described = described_architecture(sections)
     _refuse_described(described, config)
     held = load_any(path)
@@ -124,7 +128,7 @@ def open_checkpoint(path: Path, config: Path | None = None) -> Checkpoint:
             "give the yaml that came with this checkpoint"
         )
     state, stored = arrays(tensors, str(path))
-    read = settings(sections, str(config))
+    read = settings({} if kind.folder else sections, str(config))
     table = _table(path, config, kind, place, state, stored, read)
     return Checkpoint(path, kind, state, read, sections, file_sha256(path), table)
 
@@ -228,11 +232,12 @@ def _table(
     path: Path, config: Path | None, kind: Architecture, place: str, state: State, stored: str, read: Settings
 ) -> tuple[tuple[str, str], ...]:
     count = sum(int(np.prod(array.shape)) for array in state.values())
+    unnamed = "by the files' names" if kind.folder else "not named"
     rows = [
         ("architecture", kind.title),
         ("parameters", f"{count:,} in {path.name}" + (f", under {place!r}" if place else "") + f", as {stored}"),
         ("configuration", config.name if config else "none"),
-        ("stems", ", ".join(read.stems) + (f"; mixture minus it: {read.rest}" if read.rest else "") or "not named"),
+        ("stems", ", ".join(read.stems) + (f"; mixture minus it: {read.rest}" if read.rest else "") or unnamed),
         *(("assumed", note) for note in read.notes),
     ]
     return tuple(rows)

@@ -7,7 +7,7 @@ A model is a bag of one graph per stem, so that a single stem costs a single net
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import torch
 import yaml
 
 from ortsep.base.arrays import F32, F64
-from ortsep.base.errors import AudioError, DownloadError, FileMissing, WeightsError
+from ortsep.base.errors import AudioError, DownloadError, FileMissing, UsageError, WeightsError
 from ortsep.export.families.larsnet.graph import AUDIO, HALVINGS, UNet, build_graph, load_network
 from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, stereo, wanted_stems
+from ortsep.export.weights.frontdoor import Checkpoint
 from ortsep.export.weights.plain_yaml import load_plain_yaml
-from ortsep.models.catalogue import Card
+from ortsep.models.catalogue import Card, find_card, folder_name
 from ortsep.models.spec import STFT, Blocks, Filter, Member, ModelSpec, Weights
 
 Masks = Callable[[torch.Tensor], torch.Tensor]
@@ -200,13 +201,45 @@ def load(card: Card, choice: Choice) -> LarsNet:
             f"name the folder of {LAYOUT} with --weights, or make a model of noise with --weights random"
         )
     plan = _plan(card, choice, choice.path)
-    networks, sha256 = _read(plan)
+    networks, sha256 = _read(plan.files)
+    for path, network in zip(plan.files.values(), networks, strict=True):
+        if (bins := len(network.input_norm.weight)) != plan.bins:
+            raise WeightsError(f"{path} has {bins} bins, not {plan.bins} (F in {SETTINGS}); mend the F of its stem")
     weights = Weights(
         source=" ".join(path.name for path in plan.files.values()),
         sha256=" ".join(sha256),
         licence=f"{card.licence}, if these are the published weights",
     )
     return LarsNet(_spec(card, plan, networks, weights), networks)
+
+
+def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> LarsNet:
+    """The folder of checkpoints in ``choice.path``, or a recognised one alone, called as that is.
+
+    The stem of one alone is in its name, as the published ones have it, or in ``choice.stems``. Raises WeightsError,
+    UsageError, FileMissing.
+    """
+    card, place = find_card("larsnet"), choice.path or checkpoint.path
+    made = load(card, replace(choice, path=place)) if place.is_dir() else _alone(card, place, choice)
+    name = folder_name(place.resolve().name if place.is_dir() else place.stem)
+    return replace(made, spec=replace(made.spec, name=name))
+
+
+def _alone(card: Card, path: Path, choice: Choice) -> LarsNet:
+    named = re.fullmatch(LAYOUT.rpartition("/")[2].replace("<stem>", r"(\w+)"), path.name)
+    stems = (named[1],) if named else choice.stems
+    if len(stems) != 1 or (choice.stems and choice.stems != stems):
+        raise UsageError(
+            f"{path} is one stem of LarsNet{f', {named[1]}' if named else ''}; name it with --stems, or give the "
+            f"folder of {LAYOUT}"
+        )
+    config = _config(choice.config) if choice.config else {}
+    frames = config.get(stems[0], {}).get("T", card.arguments["frames"])
+    networks, sha256 = _read({stems[0]: path})
+    rate = config.get("global", {}).get("sr", card.sample_rate)
+    plan = _Plan({stems[0]: path}, len(networks[0].input_norm.weight), frames, rate)
+    licence = f"{card.licence}, if these are the published weights"
+    return LarsNet(_spec(card, plan, networks, Weights(path.name, sha256[0], licence)), networks)
 
 
 def _random(bins: int, seed: int) -> UNet:
@@ -287,18 +320,14 @@ def _find(file: Path, folder: Path, config: Path | None) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _read(plan: _Plan) -> tuple[tuple[UNet, ...], tuple[str, ...]]:
+def _read(files: Mapping[str, Path]) -> tuple[tuple[UNet, ...], tuple[str, ...]]:
     """The networks, and the sha256 of each file."""
     from ortsep.export.weights.checkpoints import file_sha256, load_state
     from ortsep.export.weights.layouts import network_in
 
-    networks = []
-    for path in plan.files.values():
-        network = load_network(network_in(load_state(path), ANCHORS, str(path)), str(path))
-        if (bins := len(network.input_norm.weight)) != plan.bins:
-            raise WeightsError(f"{path} has {bins} bins, not {plan.bins} (F in {SETTINGS}); mend the F of its stem")
-        networks.append(network)
-    return tuple(networks), tuple(file_sha256(path) for path in plan.files.values())
+    states = {path: network_in(load_state(path), ANCHORS, str(path)) for path in files.values()}
+    networks = tuple(load_network(state, str(path)) for path, state in states.items())
+    return networks, tuple(file_sha256(path) for path in files.values())
 
 
 def _spec(card: Card, plan: _Plan, networks: tuple[UNet, ...], weights: Weights) -> ModelSpec:

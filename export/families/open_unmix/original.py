@@ -6,7 +6,7 @@ A model is a bag of one network and one graph per target, so that a single stem 
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,9 +26,11 @@ from ortsep.export.families.open_unmix.graph import (
     parameter_count,
     parts_of,
     random_network,
+    shape_of,
 )
 from ortsep.export.family import Choice, Complex, Float, Original, refuse_config, wanted_stems
-from ortsep.models.catalogue import Card
+from ortsep.export.weights.frontdoor import Checkpoint
+from ortsep.models.catalogue import Card, catalogue, find_card, folder_name
 from ortsep.models.spec import MAX_SAMPLES, STFT, Blocks, Filter, Member, ModelSpec, Weights
 
 ROUTES: tuple[str, ...] = ()
@@ -162,6 +164,29 @@ def load(card: Card, choice: Choice) -> OpenUnmix:
     else:
         files = _official(card, choice)
     return OpenUnmix(_spec(card, choice, files), tuple(files.networks.values()))
+
+
+def from_checkpoint(checkpoint: Checkpoint, choice: Choice) -> OpenUnmix:
+    """A recognised <target>.pth, or the folder of them in ``choice.path``, called as that is. What neither a json nor
+    the parameters say is as in the published model of the same sizes, else as in openunmix's training.
+
+    Raises FileMissing, WeightsError, UsageError.
+    """
+    place = choice.path or checkpoint.path
+    folder, shape = place if place.is_dir() else place.parent, shape_of(checkpoint.state, checkpoint.where)
+    sizes = {"n_fft": 2 * (shape.bins - 1), "heard": shape.heard, "hidden": shape.hidden}
+    cards = [card for card in catalogue().values() if card.family == "open_unmix"]
+    alike = [c for c in cards if c.channels == shape.channels and sizes.items() <= c.arguments.items()]
+    made = load(alike[0] if alike else find_card("umxhq"), replace(choice, path=place))
+    stems = dict.fromkeys(made.spec.stems)
+    known = read_settings(choice.config) if choice.config else beside(folder, stems)
+    if made.spec.stft and not {"sample_rate", "nhop"} <= known.keys():
+        choice.say(
+            f"{place.name}: {made.spec.sample_rate} Hz and a hop of {made.spec.stft.hop} are assumed; "
+            "give openunmix's separator.json with --config where it is otherwise"
+        )
+    name = folder_name(place.resolve().name if place.is_dir() else place.stem)
+    return replace(made, spec=replace(made.spec, name=name))
 
 
 def _random(card: Card, choice: Choice) -> _Files:
