@@ -15,6 +15,8 @@ from ortsep.models.protobuf import fields
 
 _TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 _MAX_FIELDS = 1_000_000
+LONGEST_NAME = 60
+"""Letters of a name in a message."""
 Fields = Iterator[tuple[int, int, int, int]]
 
 
@@ -27,8 +29,14 @@ class Shaped:
     type: str = "float32"
 
     def __str__(self) -> str:
-        sizes = ", ".join("?" if d is None else str(d) for d in self.shape)
-        return f"{self.name} [{sizes}]" + ("" if self.type == "float32" else f" {self.type}")
+        sizes = ", ".join("?" if d is None else _shown(str(d)) for d in self.shape)
+        return f"{_shown(self.name)} [{sizes}]" + ("" if self.type == "float32" else f" {self.type}")
+
+
+def _shown(name: str) -> str:
+    """A name of a stranger's file within a sentence: control characters escaped, and not longer than a name is."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+    return plain if len(plain) <= LONGEST_NAME else f"{plain[:LONGEST_NAME]}..."
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ def probe(path: Path, contents: Contents, known: Foreign, cause: str, deadline: 
         data = json.loads(done.stdout or b"{}")
         found, form = data["streams"][0], data.get("format", {})
         rate, channels = int(found["sample_rate"]), int(found["channels"])
+        if rate < 1 or channels < 1:  # a header that no decoder could make sense of
+            raise ValueError(f"{channels} channels at {rate} Hz")
         seconds = float(found.get("duration") or form.get("duration") or "nan")
     except subprocess.TimeoutExpired:
         if left < _PATIENCE:

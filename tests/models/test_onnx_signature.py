@@ -7,7 +7,7 @@ from places import GRAPHS
 
 from ortsep.base.errors import ModelError
 from ortsep.models.axes import measure, well_formed
-from ortsep.models.onnx_signature import read_signature
+from ortsep.models.onnx_signature import Shaped, read_signature
 
 
 @pytest.mark.parametrize("path", sorted(GRAPHS.glob("*/*.onnx")), ids=lambda path: path.name)
@@ -55,3 +55,8 @@ def test_the_notation_of_axes() -> None:
     assert measure("b c n", [1, 3, 5], {"c": 2}) is None
     assert measure("b fc", [1, 3], {"c": 2}) is None
     assert measure("b n", [1], {}) is None
+
+
+def test_names_of_strangers_are_shown_on_one_line_and_not_whole() -> None:
+    shown = str(Shaped("mix\n\x1b[31m" + "x" * 500, ("ba\ttch", 2, None)))
+    assert shown == f"mix\\n\\x1b[31m{'x' * 47}... [ba\\ttch, 2, ?]"
