@@ -12,6 +12,7 @@ from typing import Any, Union
 
 import numpy as np
 
+from ortsep.audio.heard import Known
 from ortsep.audio.resample import resampled_length
 from ortsep.audio.sources import At, Source, as_rate, as_source, completed
 from ortsep.base.arrays import F32
@@ -204,7 +205,7 @@ class Plans:
 
 
 @dataclass
-class _Fed:
+class _Fed(Known):
     """The fed stem, the last of ``options``, as a source; the other stems wait here until they are taken."""
 
     first: Separator | Chain

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ortsep.audio.heard import Heard, Known
 from ortsep.audio.resample import resampled_length
 from ortsep.audio.sources import (
     ArraySource,
@@ -22,6 +23,7 @@ from ortsep.audio.sources import (
     narrowed,
     rerated,
     stereo,
+    tell,
 )
 from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel, Cancels
@@ -177,7 +179,8 @@ class Separator:
 
         ``mix`` is [N], [C, N] or [N, C] (the longer axis is time), or a batch [B, C, N] of songs, float or integer
         (integers are scaled to +-1), at ``sample_rate`` (the model's by default). Gives float32 arrays of the same
-        shape and rate by stem name; of more than two channels the first two, which a UserWarning says. ``changes`` are
+        shape and rate by stem name; of more than two channels the first two, which a UserWarning says, as it says where
+        a model of drums was given other music. ``changes`` are
         fields of Options. Raises AudioError for an array that is empty, not finite or of another shape; Cancelled once
         ``cancel`` is.
         """
@@ -216,16 +219,26 @@ class Separator:
         ``sample_rate``, by default the model's), or any ``ortsep.audio.sources.Source``. Blocks come at ``rate`` (the
         source's by default) with its channels, as they become final; their samples add up to the source's (scaled to
         ``rate``) exactly. Memory does not grow with the song. ``progress`` is called with samples at the model's rate.
-        ``cancel``, and ``Separator.cancel``, ends it from this call on, even before its first block is asked for.
+        A UserWarning says at the end where a model of drums was given other music. ``cancel``, and
+        ``Separator.cancel``, ends it from this call on, even before its first block is asked for.
         """
         options = Options.of(options, {})
         song = as_source(source, sample_rate, self.spec.sample_rate)
+        if self.spec.content == "drums" and not isinstance(song, Known):
+            song = Heard(song)
         rate = song.sample_rate if rate is None else as_rate(rate)
         refuse_larger_than_memory(self.spec, self.plan(song.samples, song.sample_rate, options))
-        return self._stream(song, options, rate, progress, self._live.new(cancel))
+        told = song if song is not source and isinstance(song, Heard) else None
+        return self._stream(song, options, rate, progress, self._live.new(cancel), told)
 
     def _stream(
-        self, source: Source, options: Options, rate: int, progress: Progress | None, cancel: Cancel
+        self,
+        source: Source,
+        options: Options,
+        rate: int,
+        progress: Progress | None,
+        cancel: Cancel,
+        told: Heard | None = None,
     ) -> Generator[F32, None, None]:
         rows, outputs = self._rows(options)
         channels = self.channels(source.channels, options)
@@ -238,6 +251,8 @@ class Separator:
                 stems = completed(stems, At(source, rate, channels), outputs, remainder=remainder)
             with closed(stems) as blocks:
                 yield from blocks
+            if told is not None and told.warning:
+                tell([told.warning])
         finally:
             cancel.end()
 

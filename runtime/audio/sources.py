@@ -200,7 +200,7 @@ def as_source(given: Any, sample_rate: int | None, default_rate: int) -> Source:
         return stereo(given)
     if named:
         song = open_song(given)
-        _tell(song.warnings)
+        tell(song.warnings)
         return FileSource(song, scan(song).samples)
     if hasattr(given, "samplerate"):
         return stereo(SoundFileSource(given))
@@ -217,11 +217,11 @@ def stereo(source: Source) -> Source:
     """
     if source.channels <= 2:
         return source
-    _tell([f"the mixture has {source.channels} channels: the first two are separated; mix it down first to hear all"])
+    tell([f"the mixture has {source.channels} channels: the first two are separated; mix it down first to hear all"])
     return Channel(source, 0, 2)
 
 
-def _tell(what: Iterable[str]) -> None:
+def tell(what: Iterable[str]) -> None:
     """Warn, as of the line outside this package that asked."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ortsep":

