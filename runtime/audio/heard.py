@@ -121,12 +121,11 @@ class Heard(Known):
                 if first:
                     self.listener.add(block)
                 yield block
-        if first:
-            self.listener.end()
 
     @property
     def warning(self) -> str:
-        """A sentence where it is music, else empty."""
+        """A sentence where what was read is music, else empty."""
+        self.listener.end()
         return WARNING if self.listener.is_music else ""
 
     def survey(self) -> Iterator[F32]:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ortsep.audio.heard import Known
 from ortsep.audio.song import open_song, scan
 from ortsep.audio.sources import BLOCK, FileSource, Source
 from ortsep.base.arrays import F32
@@ -26,7 +27,7 @@ def counted(path: str | Path, **options: Any) -> FileSource:
     return FileSource(song, found.samples)
 
 
-class DecodedOnce:
+class DecodedOnce(Known):
     """``source``, decoded by whoever is first anywhere in it; the blocks are kept on disk as float32 for the others.
 
     Where the disk is full each decodes for itself. The file has no name and is gone with the ``close``, or the process.

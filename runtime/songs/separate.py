@@ -91,18 +91,17 @@ def separate_file(
         if files.skip_existing and still_right(targets, made):
             return _skipped(separator, path, targets)
     song = counted(path, timeout=timeout, **files.reading())
-    model_rate = separator.spec.sample_rate
+    heard, hertz = _listened_to(separator, song), separator.spec.sample_rate
 
     def told(done: int, whole: int) -> None:
         if progress is not None:
-            progress(done / model_rate, whole / model_rate)
+            progress(done / hertz, whole / hertz)
 
     names, rate, run = separator.names(options), files.rate or song.sample_rate, Cancel(cancel)
     more = options.residual or options.two_stems is not None or files.joined  # what is left over, and the null
     folder = next(iter(targets.values())).parent if to_files and targets else None
-    with closing(DecodedOnce(song, folder)) if more or once else nullcontext(song) as source:
-        heard = _listened_to(separator, source)
-        stream = separator.stream(heard, options, rate=rate, progress=told, cancel=run)
+    with closing(DecodedOnce(heard, folder)) if more or once else nullcontext(heard) as source:
+        stream = separator.stream(source, options, rate=rate, progress=told, cancel=run)
         with (
             _deadline(run, timeout, began),
             _output(separator, song, source, files, options, targets or {}, sink) as output,

@@ -97,7 +97,7 @@ def test_only_the_first_reading_is_listened_to() -> None:
         next(first, None)
     list(first)
     list(heard.blocks())
-    assert heard.listener.judged == 1 and heard.warning == WARNING
+    assert heard.warning == WARNING and heard.listener.judged == 1
 
 
 def arrays(separator: Separator, x: F32) -> Iterator[Any]:
