@@ -1,14 +1,14 @@
 """OpenVINO, its own runtime, on a graph of every family: equal to the CPU provider, or not what it claims to be."""
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import helper
 
 from ortsep.base.decibels import snr
 
 pytest.importorskip("torch")
+import onnx
+from onnx import helper
 from small_graphs import FAMILIES
 
 GATE = 100.0
