@@ -20,13 +20,17 @@ SIDECAR = "spec.json"
 
 
 def recognised(path: Path, wishes: Wishes | None = None) -> Recognised:
-    """What a file without a spec is, its stems named by the stems.txt beside it. Raises ModelError with the reasons."""
-    wishes = wishes or Wishes()
+    """What a file without a spec is, its stems named by the stems.txt beside it. Raises ModelError with the reasons.
+
+    ``wishes`` are what somebody says who adopts the file; without any the reasons say how to.
+    """
+    adopting, wishes = wishes is not None, wishes or Wishes()
     if not wishes.stems and (path.parent / MANIFEST).exists():
         wishes = replace(wishes, stems=read_manifest(path.parent / MANIFEST, None))
     made = recognise(read_file(path), wishes)
     if not isinstance(made, Recognised):
-        raise ModelError(f"{path} carries no ortsep spec, and {made}; docs/foreign.md tells what runs")
+        once = f" (these are options of: ortsep adopt {path})" * (not adopting and "--" in str(made))
+        raise ModelError(f"{path} carries no ortsep spec, and {made}{once}; docs/foreign.md tells what runs")
     for file in external_files(path):
         if not file.exists():
             raise FileMissing(f"{path} keeps weights in {file.name}, which is not beside it; put it there")
@@ -46,8 +50,8 @@ def foreign_spec(path: Path, sample_rate: int = RATE) -> ModelSpec:
     spec = read_sidecar(path)
     if spec is not None:
         return spec
-    settings = {"sample_rate": str(sample_rate)} if sample_rate != RATE else {}
-    return with_members(recognised(path, Wishes(settings=settings)).spec, path.name)
+    wishes = Wishes(settings={"sample_rate": str(sample_rate)}) if sample_rate != RATE else None
+    return with_members(recognised(path, wishes).spec, path.name)
 
 
 def foreign_folder(folder: Path, graphs: Sequence[Path], sample_rate: int = RATE) -> tuple[Path, ModelSpec]:

@@ -1,6 +1,7 @@
 """ONNX Runtime sessions: loading a graph on an execution provider, honestly."""
 
 import contextlib
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -252,9 +253,20 @@ def fix_batch(options: Any, path: Path) -> None:
 
 
 def _no_model(path: Path, error: Exception) -> ModelError:
-    reason = _first_line(error)
-    mend = "upgrade onnxruntime, or save the model in an older opset" if "pset" in reason else "export it again"
-    return ModelError(f"{path} can't be loaded as an ONNX model ({reason}); {mend}")
+    for kind, said in _TOO_NEW.items():
+        if found := re.search(said, str(error), re.S):
+            return ModelError(
+                f"{path} is of {kind} {found[1]}, and this onnxruntime reads up to {found[2]}; upgrade onnxruntime, or "
+                f"save the model in an older {kind}"
+            )
+    return ModelError(f"{path} can't be loaded as an ONNX model ({_first_line(error)}); export it again")
+
+
+_TOO_NEW = {
+    "opset": r"Opset (\d+) is under development.*till opset (\d+)",
+    "IR version": r"model IR version: (\d+), max supported IR version: (\d+)",
+}
+"""What onnxruntime says of files newer than itself."""
 
 
 def _not_taken(path: Path, provider: str, error: Exception) -> ProviderError:
