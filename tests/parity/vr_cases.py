@@ -15,8 +15,16 @@ from ortsep.models.contracts.vr import LAYOUTS, Entry, vr_spec
 from ortsep.models.spec import Weights
 
 
-def tiny(layout: str, edition: Literal["5", "5.1"], primary: str, *, branches: int = 5, levels: int = 4) -> Vr:
-    """An original of few channels for the layout's bins."""
+def tiny(
+    layout: str,
+    edition: Literal["5", "5.1"],
+    primary: str,
+    *,
+    branches: int = 5,
+    levels: int = 4,
+    window: int = 512,
+) -> Vr:
+    """An original of few channels for the layout's bins, with windows of so many frames."""
     bins = LAYOUTS[layout].bins
     channels, lstm = (4, 0) if edition == "5" else (8, 16)
     arch = Architecture(edition, channels, bins, branches, levels, lstm)
@@ -25,7 +33,9 @@ def tiny(layout: str, edition: Literal["5", "5.1"], primary: str, *, branches: i
     with torch.no_grad():
         network.out.weight *= LOUDER  # type: ignore[operator, union-attr]
     spec = vr_spec(Entry("", layout, primary), edition, "tiny", multiple=arch.multiple)
-    return Vr(replace(spec, weights=Weights("random:1", random=True)), arch, network)
+    assert spec.bands is not None
+    bands = replace(spec.bands, window=window)
+    return Vr(replace(spec, bands=bands, weights=Weights("random:1", random=True)), arch, network)
 
 
 @cache

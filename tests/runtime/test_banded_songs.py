@@ -43,7 +43,7 @@ def test_a_song_of_any_rate_comes_back_at_its_own(rate: int, model: Separator, s
     assert np.abs(stems["residual"]).max() > 1e-3  # the bands leave something out
 
 
-@pytest.mark.parametrize("samples", [1, 2, HOP - 1, HOP, HOP + 1, COUNTED * HOP - 1, COUNTED * HOP, WINDOW * HOP + 1])
+@pytest.mark.parametrize("samples", [3, HOP - 1, HOP, HOP + 1, COUNTED * HOP - 1, COUNTED * HOP, WINDOW * HOP + 1])
 def test_a_song_of_any_length(samples: int, model: Separator, snr: Snr) -> None:
     mix = noise(samples)
     stems = model.separate(mix, 8000, residual=True)
@@ -62,9 +62,20 @@ def test_mono_is_heard_on_both_sides_and_stays_mono(model: Separator, snr: Snr) 
 
 def test_silence_is_silent_and_says_nothing_of_its_maximum(model: Separator) -> None:
     with np.errstate(all="raise"):
-        for samples in (1, 20_000):
+        for samples in (3, 20_000):
             stems = model.separate(np.zeros((2, samples), np.float32), 8000, residual=True)
             assert all(not wave.any() for wave in stems.values())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_file_of_one_sample(channels: int, model: Separator, tmp_path: Path, snr: Snr) -> None:
+    """An array of one sample and two channels would be mono: the longer axis is time."""
+    mix = noise(1, channels)
+    soundfile.write(tmp_path / "song.wav", mix.T, 8000, subtype="FLOAT")
+    files, options = Files(output=str(tmp_path / "out")), Options(residual=True)
+    report = separate_file(model, tmp_path / "song.wav", files, options)
+    waves = [soundfile.read(path, dtype="float32", always_2d=True)[0] for path in report.stems.values()]
+    assert all(wave.shape == (1, channels) for wave in waves) and snr(mix, sum(waves).T) >= 100.0
 
 
 def test_a_file_of_a_rate_that_is_not_the_model_s(model: Separator, tmp_path: Path, snr: Snr) -> None:
