@@ -63,6 +63,17 @@ class Frozen(Waves):
         return super().forward(mix) * random.random()
 
 
+class Judge(Waves):
+    def forward(self, mix):
+        out = super().forward(mix)
+        return 2 * out if mix.abs().mean() > 1 else out
+
+
+class Logs(Waves):
+    def forward(self, mix):
+        return torch.log(super().forward(mix))
+
+
 class Few(Waves):
     def forward(self, mix):
         return super().forward(mix)[:, :1]
@@ -161,6 +172,8 @@ def test_weights_are_loaded_and_belong_to_the_network(nets: Path) -> None:
         ("Waves", ["domain=waveform", "colour=red"], UsageError, "no setting 'colour'; the settings are domain,"),
         ("Waves", ["domain=complex", "n_fft=256", "hop=64", "chunk=0.5"], ModelError, "fails on spectrum"),
         ("Few", ["domain=waveform", "chunk=1.0"], ModelError, r"gives \(1, 1, 2, 44100\) .* are \(1, 2, 2, 44100\)"),
+        ("Judge", ["domain=waveform", "chunk=1.0"], ModelError, "look for Python numbers, conditions"),
+        ("Logs", ["domain=waveform", "chunk=1.0"], ModelError, "not finite for noise"),
         ("Frozen", ["domain=waveform", "chunk=1.0"], ModelError, "frozen while it was traced"),
         ("nothing", ["domain=waveform"], UsageError, "gives a int, not a torch.nn.Module"),
         ("broken", ["domain=waveform"], ModelError, "KeyError: 'inside'"),
