@@ -3,6 +3,7 @@
 How a song is cut and joined is ``ortsep.export.weights.msst_demix``; here is the rest of an ``Original``.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +128,8 @@ class SpectralNetwork(Original):
 
         def run(chunk: F32) -> F32:
             if self.theirs is not None:
-                with torch.inference_mode():
+                with torch.inference_mode(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of a transform without a window, as these networks have it
                     waves: F32 = self.theirs(torch.from_numpy(np.ascontiguousarray(chunk))[None])[0].numpy()
                 return waves
             x = torch.from_numpy(as_channels(self.transforms.forward(chunk)))[None]

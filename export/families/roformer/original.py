@@ -6,6 +6,7 @@ network's stem. Songs are cut and joined as MSST does with batch size 1.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -96,6 +97,11 @@ def _original(arch: Architecture, state: State, source: Source, choice: Choice) 
         positions = 2 * (read.chunk // arch.hop + 1)
         return build_graph(arch, state, rows, positions=positions, portable=portable, half=large)
 
+    def beside(checkout: Path) -> Callable[["torch.Tensor"], "torch.Tensor"]:
+        from ortsep.export.families.roformer.oracle import oracle
+
+        return oracle(arch, state, rows, read.sample_rate, checkout)
+
     transform = Transform(arch.n_fft, arch.hop, arch.bins, normalized=arch.normalized)
     return SpectralNetwork(
         spec=spec,
@@ -104,6 +110,7 @@ def _original(arch: Architecture, state: State, source: Source, choice: Choice) 
         transforms=transform,
         forward=lambda dtype: _network(arch, state, rows, dtype),
         build=build,
+        oracle=beside,
     )
 
 

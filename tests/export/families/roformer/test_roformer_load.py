@@ -1,6 +1,7 @@
 """RoFormer checkpoints: what a yaml and its parameters become, what is refused, and runs of what is exported."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from ortsep.export.families.roformer.architecture import Architecture, random_st
 from ortsep.export.families.roformer.original import from_checkpoint, load, opposite
 from ortsep.export.family import Choice
 from ortsep.export.msst import SpectralNetwork
+from ortsep.export.validate import validate_model
 from ortsep.export.weights.frontdoor import open_checkpoint
 from ortsep.models.catalogue import Source, catalogue, find_card
 from ortsep.models.spec import Border, Derived, Join
@@ -131,6 +133,22 @@ def test_three_models_one_behind_the_other_from_the_command_line(snr: Snr, tmp_p
     for name, stem in {**expected, "lead": fed}.items():
         written = soundfile.read(tmp_path / "stems" / f"{name}.wav", dtype="float32")[0].T
         assert snr(stem, written) >= 100.0, name
+
+
+@pytest.mark.parametrize("arch", [ONE, TWO], ids=["mel", "bs"])
+def test_validate_with_the_code_of_msst(arch: Architecture, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    code = Path(os.environ.get("ORTSEP_MSST") or "/nowhere")
+    if not code.is_dir():
+        pytest.skip("no checkout of MSST in $ORTSEP_MSST")
+    pytest.importorskip("beartype")  # which its code imports
+    path = saved(tmp_path, arch)
+    export_model(str(path), Choice(), tmp_path / "out")
+    report = validate_model(tmp_path / "out", choice=Choice(path=path), oracle=code, seconds=0.5)
+    ends = [figure for figure in report.figures if figure.stage.startswith("end to end")]
+    assert report.ok and ends and all(figure.db >= 90.0 and figure.against == "MSST's own code" for figure in ends)
+    assert not [one for one in recwarn if "window" in str(one.message)]
+    with pytest.raises(UsageError, match="is no checkout of MSST"):
+        opened(path).beside(tmp_path)
 
 
 def test_the_command_exports_and_validates_a_file(tmp_path: Path) -> None:
