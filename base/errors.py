@@ -3,7 +3,11 @@
 Every type also inherits the builtin that a Python caller would expect to catch.
 """
 
+import re
 import sys
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would begin a line or steer a terminal."""
 
 
 class OrtsepError(Exception):
@@ -12,6 +16,10 @@ class OrtsepError(Exception):
     status = 1
     transient = False
     """Whether trying again later may help: what is wrong lies outside, as with a store that doesn't answer."""
+
+    def __str__(self) -> str:
+        """The sentence, on one line: the names of strangers in it may hold anything."""
+        return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
 class UsageError(OrtsepError, ValueError):

@@ -1,15 +1,17 @@
-"""Errors whose words depend on where ortsep runs."""
-
-import sys
+"""An error is one line, whatever the names in it hold, and still the builtin that Python's users expect."""
 
 import pytest
 
-from ortsep.base.errors import MissingDependency
+from ortsep.base.errors import FileMissing, MissingDependency, OrtsepError, UsageError
 
 
-def test_the_executable_without_python_sends_nobody_to_pip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert str(MissingDependency("no x; pip install x")) == "no x; pip install x"
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert str(MissingDependency("no x; pip install x")).endswith(
-        "pip install x; this executable takes nothing in: install ortsep for Python"
-    )
+@pytest.mark.parametrize("kind", [OrtsepError, FileMissing, UsageError, MissingDependency])
+def test_controls_in_names_are_escaped(kind: type[OrtsepError]) -> None:
+    error = kind("no stem 'a\n\x1b[2J\x9b\u2028b\udcff\u00e9\u200d' here")
+    assert str(error) == r"no stem 'a\n\x1b[2J\x9b\u2028b" + "\udcff\u00e9\u200d' here"
+    assert error.args[0].count("\n") == 1
+
+
+def test_the_builtin_stays() -> None:
+    with pytest.raises(FileNotFoundError, match="no such song"):
+        raise FileMissing("no such song")

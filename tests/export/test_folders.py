@@ -16,6 +16,9 @@ from ortsep.export.exporter import choose_weights, export_model  # noqa: E402
 from ortsep.export.families.larsnet.graph import UNet  # noqa: E402
 from ortsep.export.families.open_unmix.graph import Shape, random_network  # noqa: E402
 from ortsep.export.family import is_checkpoint  # noqa: E402
+from ortsep.models.catalogue import find_card  # noqa: E402
+from ortsep.models.onnx_file import read_metadata  # noqa: E402
+from ortsep.models.spec import METADATA_KEY, from_json  # noqa: E402
 from ortsep.separator import Separator  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("own_home", "one_thread")
@@ -121,3 +124,21 @@ def test_folders_that_are_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert not is_checkpoint("umxhq"), "a name of the catalogue is that, whatever lies here"
     assert is_checkpoint("./umxhq") and is_checkpoint("none") and not is_checkpoint("nothing")
+
+
+@pytest.mark.parametrize("name", [None, "umxhq"])
+def test_own_weights_have_no_licence_of_the_official_ones(tmp_path: Path, name: str | None) -> None:
+    """Neither when they are exported, by a card's name or without one, nor when what came of them is optimised."""
+    home = targets(tmp_path / "mine", Shape(65, 40, 1, 8), nfft=128, nhop=32, sample_rate=22050)
+    out, smaller = str(tmp_path / "out"), str(tmp_path / "smaller.onnx")
+    words = ["export", name, "--weights", str(home)] if name else ["export", f"{home}/"]
+    exported = CliRunner().invoke(app, [*words, "--output", out])
+    assert exported.exit_code == 0, exported.output
+    assert "licence of the weights: unknown: they are your own, not the official ones" in exported.output
+    optimised = CliRunner().invoke(
+        app, ["optimize", f"{out}/vocals.onnx", "-o", smaller, "--shape", "magnitude=1,1,65,40"]
+    )
+    assert optimised.exit_code == 0, optimised.output
+    official = find_card("umxhq").licence
+    assert official and f"weights: {official}" not in exported.output and official not in optimised.output
+    assert from_json(read_metadata(Path(smaller))[METADATA_KEY]).weights.licence == ""

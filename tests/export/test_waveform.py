@@ -133,6 +133,8 @@ CASES: dict[str, tuple[ModelSpec, tuple[onnx.ModelProto, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_one_chunk_of_the_runtime(tmp_path: Path, snr: Snr, name: str) -> None:
     given, graphs = CASES[name]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.onnx").write_bytes(b"of an earlier model")
     _, made = write_waveform(Fixed(given, *graphs), tmp_path / "out")
     assert made.validation[0].db >= GATE
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demucs.onnx", "stems.txt"]

@@ -157,7 +157,10 @@ def test_the_pair_rewritten(tmp_path: Path) -> None:
     from ortsep.export.rewrite import rewrite
 
     pair = [files.spleeter(tmp_path / f"{stem}.onnx", k) for k, stem in enumerate(("vocals", "accompaniment"))]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.onnx").write_bytes(b"of an earlier model")
     rewrite(pair[0], tmp_path / "out")
+    assert not (tmp_path / "out" / "old.onnx").exists()
     model = load_model(tmp_path / "out")
     assert model.described and len(model.members) == 2 and model.spec.domain == "magnitude"
 

@@ -29,7 +29,10 @@ def configured(card: Card, path: Path) -> Card:
     data = _read(path)
     for key, value in FIXED.items():
         if data.get(key, value) != value:
-            raise WeightsError(f"{path} has {key} {str(data[key])[:20]}, and only {value} can be exported; mend it")
+            raise WeightsError(
+                f"{path} has {key} {str(data[key])[:20]}, and only {value}, which every published model has, can be "
+                "exported: there is nothing to prove another one with; mend it, if the model was trained so"
+            )
     for key, standing in CHOSEN.items():
         if data.get(key, standing) != standing:
             raise WeightsError(

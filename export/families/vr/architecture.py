@@ -42,7 +42,7 @@ def read_architecture(shapes: Mapping[str, tuple[int, ...]], layout: str, where:
     try:
         arch = _new(shapes, bins) if NEW in shapes else _old(shapes, bins)
     except (KeyError, IndexError) as error:
-        raise WeightsError(f"{where} is no whole VR network: it has no {error}; download it again") from error
+        raise WeightsError(f"{where} is no whole VR network: it has no {error}; take one that UVR loads") from error
     if arch.channels < 4 or arch.channels % 4 or arch.lstm % 4:
         raise WeightsError(
             f"{where} is a VR network of {arch.channels} channels, which UVR has none of; check the file"

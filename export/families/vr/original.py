@@ -171,7 +171,7 @@ def _made(checkpoint: Checkpoint, entry: Entry, name: str) -> Vr:
         {name: value for name, value in checkpoint.state.items() if name not in counted},
     )
     if any((v < 0).any() for name, v in checkpoint.state.items() if name.endswith("running_var")):
-        raise WeightsError(f"{checkpoint.where} holds negative variances; download it again")
+        raise WeightsError(f"{checkpoint.where} holds negative variances; take the file that loads in UVR")
     network.load_state_dict(
         {name: torch.from_numpy(np.asarray(v)) for name, v in checkpoint.state.items() if name not in counted},
         strict=False,
