@@ -51,7 +51,12 @@ Stems = Annotated[
 ]
 TwoStems = Annotated[
     str | None,
-    typer.Option("--two-stems", metavar="STEM", help="STEM and everything else.", rich_help_panel=WHAT),
+    typer.Option(
+        "--two-stems",
+        metavar="STEM",
+        help="STEM and the mixture minus it, not the sum of the others.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Residual = Annotated[bool, typer.Option("--residual", help="Also what is left of the mixture.", rich_help_panel=WHAT)]
 Start = Annotated[float, typer.Option("--start", metavar="S", help="Begin here, in seconds.", rich_help_panel=WHAT)]

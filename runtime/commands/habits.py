@@ -43,6 +43,7 @@ OURS = {
     "--extract_instrumental": "--two-stems vocals",
     "--num_workers": "--jobs",
     "--batch_size": "--jobs",
+    "--other-method": "no option: --two-stems gives the mixture minus the stem, as minus does",
     "--no-split": "no option: a song of any length is separated as a stream",
     "--input_folder": "no option: name the folder behind the model",
     "--input": "no option: name the song behind the model",

@@ -85,6 +85,16 @@ def test_a_folder_an_index_and_an_archive_are_the_same(
         assert len(original.spec.weights.sha256) == 64
 
 
+@pytest.mark.parametrize(
+    ("name", "reach"), [("2stems", "11 kHz, by its 1024 bins"), ("2stems-16kHz", "17 kHz, by its 1536")]
+)
+def test_how_many_bins_a_checkpoint_is_for_is_assumed_aloud(folder: Path, name: str, reach: str) -> None:
+    """Nothing in it tells 2stems from 2stems-16kHz, whose shapes are the same."""
+    told: list[str] = []
+    load_original(find_card(f"spleeter:{name}"), Choice(path=folder, say=told.append))
+    assert sum(f"separates up to {reach}" in line and "--config FILE says it" in line for line in told) == 1
+
+
 def test_the_graph_has_the_tensors_of_the_design() -> None:
     ((_, model),) = load_original(TWO, Choice(seed=1)).graphs()
     (given,), (made,) = model.graph.input, model.graph.output
