@@ -59,7 +59,7 @@ def _http() -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         document = make_app(Settings(data=Path(folder) / "data", models=("drums_mini",))).openapi()
-    lines = ["# HTTP\n", "`ortsep serve` describes itself at `/openapi.json`; this is that document.\n"]
+    lines = ["# HTTP\n", "`ortsep serve` describes itself at `/v1/openapi.json`; this is that document.\n"]
     lines += ["| | address | |", "|---|---|---|"]
     for path, methods in document["paths"].items():
         for method, of in methods.items():
