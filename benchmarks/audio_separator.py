@@ -7,7 +7,8 @@ onnx2torch, which it imports and only uses for other segment sizes, may be missi
 with random weights; the song is seeded noise of peak 1. Its separator classes are called as its ``Separator`` does,
 with its defaults, and write two stems; ortsep writes the same two. Each run is a process of its own, in turns. Counted
 from after the imports, with reading the model: CPU seconds (of all threads, so that other work on the machine matters
-little), seconds, and the peak memory of the process. Ratios are medians of those of neighbouring runs.
+little), seconds, and the peak memory of the process; ``process`` are the CPU seconds of all of it, imports too. Ratios
+are medians of those of neighbouring runs. ``--threads 0``: as many as each takes by itself.
 """
 
 import argparse
@@ -76,7 +77,6 @@ def theirs(name: str, folder: Path, threads: int) -> Figures:
         from audio_separator.separator.architectures.vr_separator import VRSeparator as Theirs
     else:
         from audio_separator.separator.architectures.mdx_separator import MDXSeparator as Theirs
-    torch.set_num_threads(threads)
     limited = onnxruntime.InferenceSession
 
     def session(*words: Any, sess_options: Any = None, **more: Any) -> Any:
@@ -84,7 +84,9 @@ def theirs(name: str, folder: Path, threads: int) -> Figures:
         options.intra_op_num_threads = threads
         return limited(*words, sess_options=options, **more)
 
-    onnxruntime.InferenceSession = session
+    if threads:
+        torch.set_num_threads(threads)
+        onnxruntime.InferenceSession = session
     cpu = torch.device("cpu")
     common = {
         "logger": logging.getLogger("theirs"),
@@ -141,7 +143,7 @@ def ours(name: str, folder: Path, threads: int) -> Figures:
 
     began, wall = time.process_time(), time.perf_counter()
     file = folder / f"{name}.onnx"
-    with Separator(file if file.exists() else folder / "ours", provider="cpu", threads=threads) as separator:
+    with Separator(file if file.exists() else folder / "ours", provider="cpu", threads=threads or None) as separator:
         separate_file(separator, folder / "song.wav", Files(output=str(folder / "out"), subtype="16"))
     return taken(began, wall)
 
@@ -151,6 +153,7 @@ def taken(began: float, wall: float) -> Figures:
         "cpu": time.process_time() - began,
         "seconds": time.perf_counter() - wall,
         "peak": memory.peak() / 1e6,
+        "process": time.process_time(),
     }
 
 
@@ -171,8 +174,8 @@ def compare(home: str, name: str, seconds: float, runs: int, threads: int) -> No
     for side in SIDES:
         cpu, took, peak = (statistics.median(run[side][key] for run in both) for key in ("cpu", "seconds", "peak"))
         print(f"{name:<22} {side:<7} {cpu:7.2f} CPU s {took:7.2f} s {peak:6.0f} MB, {seconds:g} s of song")
-    ratios = [statistics.median(r["ours"][key] / r["theirs"][key] for r in both) for key in ("cpu", "seconds", "peak")]
-    print(f"{'':<22} ours / theirs: CPU {ratios[0]:.2f}, time {ratios[1]:.2f}, peak {ratios[2]:.2f}", flush=True)
+    ratios = {key: statistics.median(r["ours"][key] / r["theirs"][key] for r in both) for key in both[0]["ours"]}
+    print(f"{'':<22} ours / theirs: {', '.join(f'{key} {ratio:.2f}' for key, ratio in ratios.items())}", flush=True)
 
 
 def main() -> None:

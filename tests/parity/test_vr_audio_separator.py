@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ import soundfile
 import torch
 from vr_cases import song, tiny
 
-from ortsep.engine.bands import band_wave
+from ortsep.engine import by_band
+from ortsep.engine.bands import BandSynthesiser, band_wave
 from ortsep.export.exporter import write_export
 from ortsep.export.families.vr.original import Vr
 from ortsep.separator import Separator
@@ -82,6 +83,16 @@ def separated(theirs: Any, original: Vr, path: Path, **changes: Any) -> tuple[An
     return np.stack(spectra)[:, :, : bands.bins], waves, it
 
 
+class Masked(BandSynthesiser):
+    """Keeps the masked spectra [2, 2, bins, t] that a run makes waves of."""
+
+    taken: ClassVar[list[Any]] = []
+
+    def push(self, stacked: Any, above: Any = None) -> Any:
+        self.taken.append(stacked.copy())
+        return super().push(stacked, above)
+
+
 CASES: dict[str, tuple[str, str, str]] = {
     "old, one band": ("1band_sr44100_hl512", "5", "Instrumental"),
     "old, four bands": ("4band_44100", "5", "Vocals"),
@@ -113,9 +124,12 @@ def test_equals_its_own_code(case: str, changed: str, theirs: Any, snr: Snr, tmp
     mix = song(44100, 9.0)
     soundfile.write(tmp_path / "song.wav", mix.T, 44100, subtype="FLOAT")
     write_export(original, tmp_path / "model")
+    monkeypatch.setattr(by_band, "BandSynthesiser", Masked)
+    Masked.taken.clear()
     stems = np.stack(list(Separator(tmp_path / "model").separate(mix, **ours).values()))
     monkeypatch.setattr(theirs.utils, "wav_resolution", "polyphase")
     spectra, waves, it = separated(theirs, original, tmp_path / "song.wav", **given)
+    assert snr(spectra, np.concatenate(Masked.taken, -1)) >= 90.0
     assert snr(waves, stems[..., : waves.shape[-1]]) >= 90.0
     assert not stems[..., waves.shape[-1] :].any()
     if "high_end" not in ours:  # else the bins above are in no stacked spectrum
