@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from ortsep.chain import Chain
+    from ortsep.graphs.adopt import Adopted, adopt
     from ortsep.measure.score import Figures, figures
     from ortsep.measure.trial import Scores, score
+    from ortsep.models.contracts.contract import Wishes
     from ortsep.models.spec import ModelSpec
     from ortsep.options import Options
     from ortsep.separator import Separator
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Adopted": "ortsep.graphs.adopt",
     "AudioError": "ortsep.base.errors",
     "Cancel": "ortsep.base.cancel",
     "Cancelled": "ortsep.base.errors",
@@ -61,11 +64,14 @@ _HOME = {
     "TimedOut": "ortsep.base.errors",
     "UsageError": "ortsep.base.errors",
     "WeightsError": "ortsep.base.errors",
+    "Wishes": "ortsep.models.contracts.contract",
+    "adopt": "ortsep.graphs.adopt",
     "figures": "ortsep.measure.score",
     "score": "ortsep.measure.trial",
     "separate_file": "ortsep.songs.separate",
 }
 __all__ = [
+    "Adopted",
     "AudioError",
     "Cancel",
     "Cancelled",
@@ -88,7 +94,9 @@ __all__ = [
     "TimedOut",
     "UsageError",
     "WeightsError",
+    "Wishes",
     "__version__",
+    "adopt",
     "figures",
     "score",
     "separate_file",

@@ -70,7 +70,7 @@ ROOMS = {room: set(allowed.split()) for room, allowed in _TABLE.items()}
 LAZILY = {
     *{("ortsep.commands.make", f"export.{room}") for room in ("exporter", "optimize", "rewrite", "validate")},
     ("ortsep.commands.show", "export.targets"),
-    *{("ortsep", room) for room in ("base", "models", "options", "separator", "chain", "songs", "measure")},
+    *{("ortsep", room) for room in ("base", "models", "options", "graphs", "separator", "chain", "songs", "measure")},
 }
 """Who may import upwards inside functions, or for types alone: commands the exporters, the top its public names."""
 OUTSIDE = {

@@ -31,6 +31,7 @@ assert_type(report.outputs, tuple[ortsep.Stem, ...])
 assert_type(ortsep.OutputError("x").status, int)
 assert_type(ortsep.Cancel().cancelled, bool)
 assert_type(ortsep.__version__, str)
+assert_type(ortsep.adopt(Path("x"), ortsep.Wishes(stems=("a",))), ortsep.Adopted)
 """
 WRONG = """
 import ortsep
