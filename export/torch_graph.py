@@ -8,6 +8,7 @@ asked, since either may freeze what depends on the input.
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from ortsep.export.graph.builder import IR_VERSION, check_model
 
 OPSET = 18
 """What torch.export's translation is written for: for others it converts, not always to the end."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 Say = Callable[[str], None]
 
 
@@ -42,6 +44,8 @@ def graph_of(
             made.producer_name, made.doc_string = "ortsep", ""
             del made.metadata_props[:]
             check_model(made)
+            if not made.graph.input:
+                raise ValueError("what it gives does not depend on what it hears, as with tensors taken to numpy")
             return made
         except Exception as error:  # of torch's tracers and of whatever the network does meanwhile
             causes.append(f"{way.__name__.removeprefix('_by_')}: {_first_line(error)}")
@@ -49,8 +53,11 @@ def graph_of(
     raise ModelError(f"the network can't be exported to ONNX ({'; '.join(causes)}); change that part of it")
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _first_line(error: BaseException) -> str:
+    """The first line of what went wrong first: torch wraps it in its own, which tell of steps, in colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
 
 

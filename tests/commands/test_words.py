@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,17 +156,25 @@ def test_an_option_of_a_peer_names_ours(place: Path, option: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "waves", "song.wav", "--start", "abc"], "--start can't be 'abc': it should be a valid number;"),
-        (["run", "waves", "song.wav", "--jobs=0"], "--jobs can't be '0': it should be greater than or equal to 1;"),
+        (["run", "waves", "song.wav", "--start", "abc"], "--start can't be 'abc': {};"),
+        (["run", "waves", "song.wav", "--jobs=0"], "--jobs can't be '0': {};"),
         (["run", "waves", "song.wav", "--provider", "gpu"], "--provider can't be 'gpu': 'gpu' is not one of 'auto'"),
         (["export", "htdemuc"], "there is no model called 'htdemuc' in the catalogue; did you mean htdemucs or"),
     ],
 )
 def test_a_typo_is_told_as_it_was_typed(place: Path, words: list[str], said: str) -> None:
-    """Without the frameworks too: nothing is to be installed for a name that is none."""
+    """Without the frameworks too: nothing is to be installed for a name that is none.
+
+    What a number should be is typer's to say, which had other words before it carried its own click.
+    """
     done = ortsep(*words, cwd=place)
     (line,) = done.stderr.splitlines()
-    assert said in line and done.returncode == (1 if words[0] == "export" else 2)
+    typers = (
+        r"(it should be a valid number|'abc' is not a valid float|it should be greater than .* 1|0 is not in the .*)"
+    )
+    assert re.search(re.escape(said).replace(r"\{\}", typers), line) and done.returncode == (
+        1 if words[0] == "export" else 2
+    )
 
 
 def test_verbose_tells_model_and_levels(place: Path) -> None:

@@ -74,6 +74,16 @@ class Logs(Waves):
         return torch.log(super().forward(mix))
 
 
+class Numpy(Waves):
+    def forward(self, mix):
+        return super().forward(torch.from_numpy(2 * mix.numpy()))
+
+
+class Bessel(Waves):
+    def forward(self, mix):
+        return super().forward(torch.special.bessel_j0(mix))
+
+
 class Few(Waves):
     def forward(self, mix):
         return super().forward(mix)[:, :1]
@@ -174,6 +184,13 @@ def test_weights_are_loaded_and_belong_to_the_network(nets: Path) -> None:
         ("Few", ["domain=waveform", "chunk=1.0"], ModelError, r"gives \(1, 1, 2, 44100\) .* are \(1, 2, 2, 44100\)"),
         ("Judge", ["domain=waveform", "chunk=1.0"], ModelError, "look for Python numbers, conditions"),
         ("Logs", ["domain=waveform", "chunk=1.0"], ModelError, "not finite for noise"),
+        (
+            "Numpy",
+            ["domain=waveform", "chunk=0.1"],
+            ModelError,
+            "does not depend on what it hears",
+        ),
+        ("Bessel", ["domain=waveform", "chunk=0.1"], ModelError, "can't be exported .*special_bessel_j0"),
         ("Frozen", ["domain=waveform", "chunk=1.0"], ModelError, "frozen while it was traced"),
         ("nothing", ["domain=waveform"], UsageError, "gives a int, not a torch.nn.Module"),
         ("broken", ["domain=waveform"], ModelError, "KeyError: 'inside'"),
@@ -185,7 +202,7 @@ def test_what_cannot_be_exported_is_told_in_one_sentence(
 ) -> None:
     with pytest.raises(kind, match=words) as told:
         exported(nets, factory, *settings)
-    assert "\n" not in str(told.value) and not (nets / "out").exists()
+    assert not {"\n", "\x1b"} & set(str(told.value)) and not (nets / "out").exists()
 
 
 def test_no_stems_no_module_and_no_name(nets: Path) -> None:
