@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from ortsep.export.family import (
     load_original,
     open_original,
 )
+from ortsep.export.fixed import precision_for, with_fixed_shapes
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.export.weights.numpy_pickle import holds_arrays
@@ -71,11 +73,13 @@ def export_model(
     *,
     portable: bool = False,
     precision: str = "fp32",
+    target: str = "",
     named: str = "",
     say: Say = lambda _: None,
 ) -> Exported:
     """Export a model of the catalogue into ``output`` (its name's folder in the home of models by default,
-    <name>-<precision> where that is not fp32, <name>-waveform for that contract), and call it ``named``.
+    <name>-<precision> where that is not fp32, <name>-waveform for that contract, <name>-<target> for a ``target``), and
+    call it ``named``.
 
     The folder appears only when complete, in place of an earlier one. ``say`` is told what happens, one line each.
     Raises ModelError for an unknown name, and what its family raises for the weights. ``name`` may be a checkpoint's
@@ -83,15 +87,19 @@ def export_model(
     """
     choice = replace(choice, say=say)
     _refuse_idle_options(name, choice)
+    if target and choice.contract:
+        raise UsageError(f"--contract {choice.contract} has a form of its own; leave --target out")
+    kind, precision = choice.contract or target or precision, precision_for(target, precision)
     if not is_checkpoint(name) and not is_own(name):  # before anything is fetched
-        folder = _folder(named or find_card(name).name, output, choice.contract or precision)
+        folder = _folder(named or find_card(name).name, output, kind)
         if output is None and choice.path is not None:
             _refuse_others(folder, choice.path)
     original = open_named(name, choice)
     for note in original.spec.notes:
         say(f"{original.spec.name}: {note}")
-    folder = _folder(named or original.spec.name, output, choice.contract or precision)
-    made = _written(original, folder, choice, portable=portable, precision=precision, named=named, say=say)
+    folder = _folder(named or original.spec.name, output, kind)
+    ways: dict[str, Any] = {"portable": portable, "precision": precision, "target": target, "named": named, "say": say}
+    made = _written(original, folder, choice, **ways)
     if choice.path is not None or is_checkpoint(name) or is_own(name):
         weights = str(choice.path.absolute()) if choice.path else None
         config = choice.config.absolute() if choice.config else None
@@ -101,11 +109,11 @@ def export_model(
 
 
 def _written(
-    original: Original, folder: Path, choice: Choice, *, portable: bool, precision: str, named: str, say: Say
+    original: Original, folder: Path, choice: Choice, *, precision: str, named: str, say: Say, **ways: Any
 ) -> Exported:
     """``write_export``, or what ``choice.contract`` asks for."""
     if not choice.contract:
-        return write_export(original, folder, portable=portable, precision=precision, named=named, say=say)
+        return write_export(original, folder, precision=precision, named=named, say=say, **ways)
     from ortsep.export.waveform import write_waveform
 
     if precision != "fp32":
@@ -235,10 +243,13 @@ def write_export(
     *,
     portable: bool = False,
     precision: str = "fp32",
+    target: str = "",
     named: str = "",
     say: Say = lambda _: None,
 ) -> Exported:
     """Write an original's graphs and stems.txt into ``folder``, all or nothing, as a model called ``named``.
+
+    ``target``: the form for ``coreml`` or ``web``, of fixed shapes.
 
     Another precision than fp32 is measured against it; its SNR and its time are written into the spec. Raises
     ModelError where an SNR is below its gate.
@@ -247,7 +258,8 @@ def write_export(
         spec, files = original.spec, []
         figures: list[Figure] = list(spec.validation)
         timing: list[Timing] = []
-        for member, (file, exact) in enumerate(original.graphs(portable)):
+        graphs = original.graphs_for(target) if target else original.graphs(portable)
+        for member, (file, exact) in enumerate(graphs):
             figures += [figure for figure in original.spec.validation if figure not in figures]
             model = with_precision(exact, precision, say)
             if model is not exact:
@@ -259,6 +271,8 @@ def write_export(
                 say(f"{time.stage}: {time.ratio:.2f} of the time of fp32 ({time.seconds:.3f} s, {time.machine})")
             domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
             spec = attached_spec(exact) or spec
+            if target:
+                model, spec = with_fixed_shapes(model, spec, say)
             spec = replace(
                 spec,
                 name=named or spec.name,

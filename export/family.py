@@ -103,6 +103,10 @@ class Original(ABC):
         ``portable``: operators of the ONNX standard only.
         """
 
+    def graphs_for(self, target: str) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """``graphs`` for a target that takes less than ONNX Runtime's CPU provider does (``coreml``, ``web``)."""
+        return self.graphs(portable=True)
+
     @abstractmethod
     def transform(self, mix: F32, member: int = 0) -> Complex | None:
         """The original's own STFT of [C, N], cut to the graph's bins: [C, F, T]; None for waveform models."""

@@ -20,6 +20,7 @@ from onnx import numpy_helper, shape_inference
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch
 from ortsep.engine.stft import frame_count
+from ortsep.export.graph.builder import MICROSOFT
 from ortsep.graphs.model import Model
 from ortsep.graphs.session import KEPT_APART
 from ortsep.models.spec import ModelSpec
@@ -42,6 +43,11 @@ TARGETS = {
     "coreml-neuralnetwork": frozenset(_NEURAL_NETWORK.split()),
 }
 """Operators of the ONNX standard that a target knows. ortsep asks CoreML for ML programs."""
+WEB = "web"
+"""onnxruntime-web, whose wasm has all operators of the CPU provider: ortsep's graphs run in it whole (tests/graphs)."""
+WEB_LONGEST = 2**31
+"""Bytes of a file: what a wasm of 32 bits, which has 4 GB for file, weights and tensors together, can be expected to
+load."""
 CONSTANT = {
     "Conv": (2,),
     "ConvTranspose": (1, 2),
@@ -66,6 +72,8 @@ class Fit:
     taken: int
     pieces: int
     reasons: tuple[tuple[str, int], ...]
+    size_mb: float | None = None
+    """Of the file, where it has to be sent."""
 
     @property
     def share(self) -> float:
@@ -197,8 +205,19 @@ def fits(model: Model) -> dict[str, list[Fit]]:
     for member in model.members:
         path = model.file(member)
         loaded = as_loaded(path, free_sizes(model.spec, onnx.load(str(path), load_external_data=False)))
-        found[member.file] = [fit(loaded, target) for target in TARGETS]
+        found[member.file] = [*(fit(loaded, target) for target in TARGETS), web_fit(loaded, path.stat().st_size)]
     return found
+
+
+def web_fit(model: onnx.ModelProto, size: int) -> Fit:
+    """How a graph in a file of ``size`` bytes fits a browser."""
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    foreign = Counter(node.domain for node in nodes if node.domain not in ("", "ai.onnx", MICROSOFT))
+    reasons = [(f"{domain} has operators of its own", count) for domain, count in foreign.most_common()]
+    taken = 0 if reasons or size >= WEB_LONGEST else len(nodes)
+    if size >= WEB_LONGEST:
+        reasons.append((f"the file has {size / 1e6:.0f} MB, more than a browser loads", len(nodes)))
+    return Fit(WEB, len(nodes), taken, int(taken > 0), tuple(reasons), round(size / 1e6, 1))
 
 
 def describe(fits: Mapping[str, list[Fit]]) -> list[str]:
@@ -207,6 +226,7 @@ def describe(fits: Mapping[str, list[Fit]]) -> list[str]:
     for file, each in fits.items():
         for found in each:
             pieces_ = f"{found.pieces} piece{'s' * (found.pieces != 1)}"
-            lines.append(f"{file}: {found.target} takes {found.taken} of {found.nodes} nodes in {pieces_}")
+            size = f", {found.size_mb:.1f} MB to be sent" if found.size_mb is not None else ""
+            lines.append(f"{file}: {found.target} takes {found.taken} of {found.nodes} nodes in {pieces_}{size}")
             lines += [f"  {count} x {reason}" for reason, count in found.reasons]
     return lines

@@ -89,6 +89,7 @@ def export(
         choices.ExportContract | None,
         typer.Option("--contract", help="waveform: one graph with the STFT inside, for programs without one."),
     ] = None,
+    target: flags.ExportTarget = None,
     source: Annotated[
         str, typer.Option("--source", metavar="url|package|PATH", help="Where official weights come from; any way.")
     ] = "",
@@ -116,6 +117,7 @@ def export(
         quiet,
         source=source,
         offline=offline,
+        target=target or "",
         settings={} if torch else known,
     )
     name = habits.own_network(name, torch, setting or [], simplify=simplify)

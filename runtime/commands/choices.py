@@ -49,5 +49,10 @@ class Gain(StrEnum):
     residual = "residual"
 
 
+class Target(StrEnum):
+    coreml = "coreml"
+    web = "web"
+
+
 class ExportContract(StrEnum):
     waveform = "waveform"

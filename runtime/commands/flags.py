@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ortsep.commands.choices import Clip, Extension, Gain, Precision, Progress, Provider, Use
+from ortsep.commands.choices import Clip, Extension, Gain, Precision, Progress, Provider, Target, Use
 
 WHAT, WHERE, HOW, FILTERS = "What to separate", "Where to", "How", "Filters of magnitude models"
 MASKS = "Masks of UVR's VR models"
@@ -377,6 +377,10 @@ Setting = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="As n_fft=7680 or model_param=4band_v3, where no table says it."),
 ]
 Simplify = Annotated[bool, typer.Option("--simplify", help="Try onnxsim too; kept where it gains.")]
+ExportTarget = Annotated[
+    Target | None,
+    typer.Option("--target", help="coreml: fixed shapes, short axes; web: fixed shapes, weights as halves."),
+]
 Portable = Annotated[bool, typer.Option("--portable", help="Operators of the ONNX standard only.")]
 Precise = Annotated[
     Precision,

@@ -64,6 +64,7 @@ class ExportSettings:
     quiet: bool = False
     source: str = ""
     offline: bool = False
+    target: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What no file and no table says of the weights."""
 
@@ -165,6 +166,7 @@ def _exported(
                 output,
                 portable=settings.portable,
                 precision=settings.precision,
+                target=settings.target,
                 named=settings.name,
                 say=say,
             )

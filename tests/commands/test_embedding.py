@@ -24,6 +24,8 @@ from ortsep.models.catalogue import BUNDLED
 from ortsep.models.spec import STFT
 
 MODEL = BUNDLED / "drums_mini" / "drums_mini.onnx"
+MODULES = Path(os.environ.get("ORTSEP_NODE_MODULES", ROOT / "node_modules"))
+"""Where ``npm install --prefix FOLDER onnxruntime-web`` put it."""
 HOW = STFT(2048, 512, 1025, 1024, 1024)
 Floats = npt.NDArray[np.float32]
 
@@ -84,6 +86,29 @@ def test_the_javascript_separates_as_ortsep_does(tmp_path: Path, mixture: Floats
     assert snr(magnitude, heard) > 120
     got = np.fromfile(tmp_path / "stems.f32", np.float32).reshape(stems.shape)
     assert all(snr(ours, theirs) > 100 for ours, theirs in zip(stems, got, strict=True))
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node")
+@pytest.mark.skipif(not (MODULES / "onnxruntime-web").is_dir(), reason="no onnxruntime-web in ORTSEP_NODE_MODULES")
+def test_the_page_in_javascript_with_onnxruntime_web(tmp_path: Path, mixture: Floats, stems: Floats) -> None:
+    """The page's code as it stands with the runtime that it is for, in wasm."""
+    for name, code in zip(("stft.mjs", "separate.mjs"), blocks("js"), strict=False):
+        (tmp_path / name).write_text(code)
+    (tmp_path / "main.mjs").write_text(
+        """import { readFileSync, writeFileSync } from "fs";
+        import { createRequire } from "module";
+        globalThis.ort = createRequire(`${process.argv[2]}/`)("onnxruntime-web");
+        ort.env.wasm.numThreads = 1;
+        const { separate } = await import("./separate.mjs");
+        const session = await ort.InferenceSession.create(readFileSync(process.argv[3]));
+        const all = new Float32Array(readFileSync("mixture.f32").buffer.slice(0)), n = all.length / 2;
+        const stems = await separate(session, all.subarray(0, n), all.subarray(n));
+        writeFileSync("stems.f32", Buffer.concat(stems.flat().map((wave) => Buffer.from(wave.buffer))));"""
+    )
+    mixture.tofile(tmp_path / "mixture.f32")
+    run("node", "main.mjs", str(MODULES.parent), str(MODEL), cwd=tmp_path)
+    got = np.fromfile(tmp_path / "stems.f32", np.float32).reshape(stems.shape)
+    assert all(snr(ours, theirs) > 90 for ours, theirs in zip(stems, got, strict=True))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")

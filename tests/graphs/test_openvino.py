@@ -22,9 +22,7 @@ def test_openvino_computes_what_the_cpu_does(name: str, portable: bool) -> None:
     core = openvino.Core()
     read = core.read_model(model.SerializeToString())
     read.reshape({key: list(value.shape) for key, value in feeds.items()})
-    compiled = core.compile_model(
-        core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     given = compiled(feeds)
     for output, expected in zip(session.get_outputs(), session.run(None, feeds), strict=True):

@@ -1,7 +1,9 @@
 """The whole graph of HTDemucs against the original network in float64, on the same tensors."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from demucs.htdemucs import HTDemucs
 
 from ortsep.base.errors import WeightsError
-from ortsep.export.families.demucs.htdemucs import htdemucs_graph
+from ortsep.export.families.demucs.htdemucs import Sizes, htdemucs_graph
+from ortsep.export.families.demucs.rows import Rows
 from ortsep.export.graph.builder import MICROSOFT
+from ortsep.export.targets import as_loaded, fit
 from ortsep.export.weights.random_weights import randomise
 
 GATE = 105.0
@@ -190,3 +194,27 @@ def test_full_size(snr: Callable[[Any, Any], float]) -> None:
     runner = session(graph)
     del graph
     compare(model, runner, snr)
+
+
+@pytest.mark.parametrize(("seconds", "held"), [(1, 1), (4, 2)])
+def test_a_folded_time_axis_equals_the_network(
+    seconds: int, held: int, tmp_path: Path, snr: Callable[[Any, Any], float]
+) -> None:
+    """Rows that hear their neighbours, a rest behind the end that nobody hears; one or two layers of them."""
+    model = network(sources=["a", "b"], t_layers=1, segment=seconds)
+    plain, folded = (htdemucs_graph(model, portable=True, rows=rows) for rows in (False, True))
+    lengths = Sizes.of(model, rows=True).lengths
+    assert sum(isinstance(length, Rows) for length in lengths) == held
+    rng = np.random.default_rng(0)
+    frames = math.ceil(44100 * seconds / 1024)
+    feeds = {
+        "mix": rng.standard_normal((1, 2, 44100 * seconds)).astype(np.float32),
+        "spectrum": rng.standard_normal((1, 4, 2048, frames)).astype(np.float32),
+    }
+    given, found = (
+        onnxruntime.InferenceSession(graph.SerializeToString()).run(None, feeds) for graph in (plain, folded)
+    )
+    assert all(snr(a, b) >= 115 for a, b in zip(given, found, strict=True))
+    onnx.save(folded, str(tmp_path / "folded.onnx"))
+    told = fit(as_loaded(tmp_path / "folded.onnx", {}), "coreml")
+    assert told.pieces == 1 and told.share > 0.99, told.reasons

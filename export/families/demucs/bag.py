@@ -113,10 +113,17 @@ class DemucsOriginal(Original):
         return Weights(sources, hashes, "unknown: not the official files", None)
 
     def graphs(self, portable: bool = False) -> Iterator[tuple[str, onnx.ModelProto]]:
+        return self._graphs(portable, rows=False)
+
+    def graphs_for(self, target: str) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """HTDemucs's time axis in rows for CoreML, which takes no dimension above 16384."""
+        return self._graphs(portable=True, rows=target == "coreml")
+
+    def _graphs(self, portable: bool, rows: bool) -> Iterator[tuple[str, onnx.ModelProto]]:
         for member, part in enumerate(self._parts):
             network = self._narrow(member)
             if part.network == "HTDemucs":
-                graph = htdemucs_graph(network, portable=portable)
+                graph = htdemucs_graph(network, portable=portable, rows=rows)
             elif part.network == "HDemucs":
                 graph = hdemucs_graph(network, portable=portable, samples=self._length)
             else:

@@ -12,6 +12,7 @@ from demucs.htdemucs import HTDemucs
 
 from ortsep.export.families.demucs.cross_transformer import cross_transformer
 from ortsep.export.families.demucs.layers import decoder_layer, encoder_layer, numpy64, require, standardise
+from ortsep.export.families.demucs.rows import Rows, fold, rows_of
 from ortsep.export.graph.builder import Dim, Graph
 
 
@@ -24,20 +25,21 @@ class Sizes:
     samples: int
     bins: int
     frames: int
-    lengths: tuple[int, ...]
-    """Of the time branch, from the input to the bottom."""
+    lengths: tuple[int | Rows, ...]
+    """Of the time branch, from the input to the bottom, folded into rows or not."""
     subbands: int
     """Equal parts of the spectrum that are channels of their own; 1 where it is whole."""
 
     @classmethod
-    def of(cls, model: HTDemucs) -> "Sizes":
+    def of(cls, model: HTDemucs, rows: bool = False) -> "Sizes":
         samples = int(model.segment * model.samplerate)
         lengths = [samples]
         for layer in model.tencoder:
             lengths.append(-(-lengths[-1] // layer.stride))
+        held = rows_of(lengths, [layer.stride for layer in model.tencoder]) if rows else lengths
         frames = math.ceil(samples / model.hop_length)
         bins, subbands = model.nfft // 2, getattr(model, "num_subbands", 1)
-        return cls(model.audio_channels, len(model.sources), samples, bins, frames, tuple(lengths), subbands)
+        return cls(model.audio_channels, len(model.sources), samples, bins, frames, tuple(held), subbands)
 
 
 def check(model: HTDemucs) -> None:
@@ -55,21 +57,25 @@ def check(model: HTDemucs) -> None:
     require(model.crosstransformer is not None, "no transformer (t_layers=0)")
 
 
-def htdemucs_graph(model: HTDemucs, *, portable: bool = False, batch: Dim = 1) -> onnx.ModelProto:
+def htdemucs_graph(model: HTDemucs, *, portable: bool = False, rows: bool = False, batch: Dim = 1) -> onnx.ModelProto:
     """The graph: ``mix`` [B, C, N] and ``spectrum`` [B, 2C, F, T] to ``stems`` [B, S, C, N] and ``stem_spectra``
     [B, S, 2C, F, T]; a stem is the inverse STFT of its spectrum plus its wave.
 
-    ``portable``: operators of the ONNX standard only. ``batch``: B, a number or the name of a free dimension.
+    ``portable``: operators of the ONNX standard only. ``rows``: no axis between input and output is longer than 16384,
+    for batches of one. ``batch``: B, a number or the name of a free dimension.
     Raises WeightsError for hyper-parameters that the graph does not cover.
     """
     check(model)
-    size = Sizes.of(model)
+    size = Sizes.of(model, rows)
     graph = Graph("htdemucs")
     mix = graph.input("mix", [batch, size.channels, size.samples])
     spectrum = graph.input("spectrum", [batch, 2 * size.channels, size.bins, size.frames])
 
     graph.scope("standardise")
-    xt, mean_t, std_t = standardise(graph, mix, [size.channels], size.samples)
+    first, xt = size.lengths[0], mix
+    if isinstance(first, Rows):
+        xt = fold(graph, mix, first, size.channels)
+    xt, mean_t, std_t = standardise(graph, xt, [size.channels], first)
     bins = size.bins // size.subbands
     folded = [2 * size.channels * size.subbands, bins]
     x = graph.reshape(spectrum, 0, *folded, size.frames) if size.subbands > 1 else spectrum
@@ -90,18 +96,22 @@ def htdemucs_graph(model: HTDemucs, *, portable: bool = False, batch: Dim = 1) -
         bins //= layer.stride
         skips.append(x)
 
-    x, xt = _bottom(graph, x, xt, model, (bins, size.frames), size.lengths[-1], portable)
+    bottom = size.lengths[-1]
+    assert not isinstance(bottom, Rows)
+    x, xt = _bottom(graph, x, xt, model, (bins, size.frames), bottom, portable)
 
     for index, layer in enumerate(model.tdecoder):
         graph.scope(f"tdecoder/{index}")
-        xt, _ = decoder_layer(graph, xt, waves.pop(), layer, [size.lengths[-1 - index]], size.lengths[-2 - index])
+        here, length = size.lengths[-1 - index], size.lengths[-2 - index]
+        sizes = here if isinstance(here, Rows) else [here]
+        xt, _ = decoder_layer(graph, xt, waves.pop(), layer, sizes, length)
     for index, layer in enumerate(model.decoder):
         graph.scope(f"decoder/{index}")
         x, _ = decoder_layer(graph, x, skips.pop(), layer, [bins, size.frames], 0)
         bins *= layer.stride
 
     graph.scope("restore")
-    stems = _restore(graph, xt, mean_t, std_t, [size.stems, size.channels, size.samples])
+    stems = _waves(graph, xt, mean_t, std_t, size)
     spectra = _restore(graph, x, mean, std, [size.stems, 2 * size.channels, size.bins, size.frames])
     graph.output(stems, "stems", [batch, size.stems, size.channels, size.samples])
     graph.output(spectra, "stem_spectra", [batch, size.stems, 2 * size.channels, size.bins, size.frames])
@@ -121,6 +131,16 @@ def _bottom(
         graph, x, xt, model.crosstransformer, sizes, samples, (up, up_t, down, down_t), portable=portable
     )
     return graph.reshape(x, 0, width, *sizes), xt
+
+
+def _waves(graph: Graph, x: str, mean: str, std: str, size: Sizes) -> str:
+    """The time branch's result as stems [B, S, C, N]."""
+    apart, first = [size.stems, size.channels], size.lengths[0]
+    if not isinstance(first, Rows):
+        return _restore(graph, x, mean, std, [*apart, size.samples])
+    x = _restore(graph, x, mean, std, [*apart, first.count, first.width])
+    x = graph.reshape(x, 0, *apart, first.count * first.width)
+    return graph.slice(x, 3, 0, size.samples) if first.rest else x
 
 
 def _restore(graph: Graph, x: str, mean: str, std: str, shape: list[int]) -> str:

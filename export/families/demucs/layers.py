@@ -19,6 +19,7 @@ from torch import nn
 
 from ortsep.base.arrays import F64
 from ortsep.base.errors import WeightsError
+from ortsep.export.families.demucs.rows import Rows, fold, neighbours, rows_mean, unfold
 from ortsep.export.graph.algebra import LONG, expansion_factors, phase_kernel, two_step
 from ortsep.export.graph.builder import Graph
 
@@ -71,7 +72,7 @@ class Free:
         return graph.op("Cast", self.samples, to=1)
 
 
-Length = int | Free
+Length = int | Free | Rows
 STEP = 1024
 """Samples summed at a time where the length is free."""
 
@@ -81,6 +82,8 @@ def time_mean(graph: Graph, x: str, length: Length) -> str:
 
     A free length is filled up with zeros to a multiple of ``STEP`` for it.
     """
+    if isinstance(length, Rows):
+        return rows_mean(graph, x, length)
     if isinstance(length, Free):
         if length.usual < LONG:
             return graph.mean(x, -1)
@@ -100,17 +103,20 @@ def standardise(graph: Graph, x: str, shape: Sequence[int], length: Length) -> t
     Returns the result, the mean and the unbiased standard deviation (both with ones for axes), all sums in steps.
     """
     axes = range(1, len(shape) + 1)
+    size = length.samples if isinstance(length, Rows) else length
 
     def mean(value: str) -> str:
+        if isinstance(length, Rows):
+            return graph.mean(rows_mean(graph, value, length), 1)
         return graph.mean(time_mean(graph, value, length) if len(shape) == 1 else graph.mean(value, -1), *axes)
 
     mu = mean(x)
     centred = graph.sub(x, mu)
-    if isinstance(length, Free):
-        n = graph.mul(length.count(graph), graph.const([math.prod(shape)]))
+    if isinstance(size, Free):
+        n = graph.mul(size.count(graph), graph.const([math.prod(shape)]))
         unbiased = graph.div(n, graph.sub(n, graph.const([1.0])))
     else:
-        unbiased = graph.const(math.prod(shape) * length / (math.prod(shape) * length - 1))
+        unbiased = graph.const(math.prod(shape) * size / (math.prod(shape) * size - 1))
     std = graph.op("Sqrt", graph.mul(mean(graph.mul(centred, centred)), unbiased))
     return graph.div(centred, graph.add(std, graph.const(1e-5))), mu, std
 
@@ -135,10 +141,13 @@ def glu_conv(graph: Graph, x: str, weight: F64, bias: F64, pads: Sequence[int] |
     return graph.mul(a, graph.op("Sigmoid", b))
 
 
-def rewrite_glu(graph: Graph, x: str, conv: nn.Module) -> str:
+def rewrite_glu(graph: Graph, x: str, conv: nn.Module, length: Length) -> str:
     """GLU(rewrite(x)) for a ``Conv1d`` or ``Conv2d`` of stride 1 that keeps the size."""
-    pads = [*conv.padding, *conv.padding]
-    return glu_conv(graph, x, numpy64(conv.weight), numpy64(conv.bias), pads)
+    weight, bias, pads = numpy64(conv.weight), numpy64(conv.bias), [*conv.padding, *conv.padding]
+    if isinstance(length, Rows):
+        x = neighbours(graph, x, length, conv.in_channels, *pads) if pads[0] else x
+        return glu_conv(graph, x, kernel(weight, 4), bias)
+    return glu_conv(graph, x, weight, bias, pads)
 
 
 # -- the residual branch -------------------------------------------------------------------------------------------
@@ -175,6 +184,8 @@ def compress(graph: Graph, x: str, conv: nn.Module, norm: nn.Module, *, rank: in
     wide = [1] if rank == 3 else [1, 1]
     wide[-1] = dilation
     pads = [0, pad, 0, pad] if rank == 4 else [pad, pad]
+    if isinstance(frames, Rows):
+        x, pads = neighbours(graph, x, frames, conv.in_channels, pad, pad), [0, 0, 0, 0]
     h = graph.conv(x, grown(weight, 0, size), grown(numpy64(conv.bias), 0, size), pads=pads, dilation=wide)
 
     real = per_row(grown(np.full(hidden, size / hidden), 0, size), rank)  # turns a mean over `size` into one over H
@@ -257,7 +268,9 @@ def dconv(graph: Graph, x: str, module: nn.Module, *, rank: int, frames: Length)
 # -- encoder and decoder layers ------------------------------------------------------------------------------------
 
 
-def encoder_layer(graph: Graph, x: str, layer: nn.Module, width: int, *, frames: int, inject: str = "") -> str:
+def encoder_layer(
+    graph: Graph, x: str, layer: nn.Module, width: int | Rows, *, frames: int | Rows, inject: str = ""
+) -> str:
     """``demucs.hdemucs.HEncLayer``: strided convolution, GELU, DConv, 1x1 rewrite, GLU.
 
     ``width`` is the size of the axis it strides along (F in the frequency branch, T in the time branch), ``frames``
@@ -265,20 +278,26 @@ def encoder_layer(graph: Graph, x: str, layer: nn.Module, width: int, *, frames:
     the stride, the convolution pads more on the right.
     """
     require(type(layer).__name__ == "HEncLayer" and not layer.norm, "normalised or split encoder layers")
-    rank = 4 if layer.freq else 3
-    stride, pad = layer.stride, layer.pad
-    more = 0 if layer.freq else -width % stride
-    pads, strides = ([pad, 0, pad, 0], [stride, 1]) if layer.freq else ([pad, pad + more], [stride])
-    y = graph.conv(x, numpy64(layer.conv.weight), numpy64(layer.conv.bias), stride=strides, pads=pads)
+    rank = 4 if layer.freq or isinstance(frames, Rows) else 3
+    stride, pad, weight, bias = layer.stride, layer.pad, numpy64(layer.conv.weight), numpy64(layer.conv.bias)
+    if isinstance(width, Rows):
+        heard = neighbours(graph, x, width, layer.conv.in_channels, pad, pad)
+        y = graph.conv(heard, kernel(weight, 4), bias, stride=[1, stride])
+        if not isinstance(frames, Rows):
+            y = unfold(graph, y, Rows(width.count, width.width // stride, frames))
+    else:
+        more = 0 if layer.freq else -width % stride
+        pads, strides = ([pad, 0, pad, 0], [stride, 1]) if layer.freq else ([pad, pad + more], [stride])
+        y = graph.conv(x, weight, bias, stride=strides, pads=pads)
     if layer.empty:
         return y
     y = graph.gelu(graph.add(y, inject) if inject else y)
     if layer.dconv is not None:
         y = dconv(graph, y, layer.dconv, rank=rank, frames=frames)
-    return y if layer.rewrite is None else rewrite_glu(graph, y, layer.rewrite)
+    return y if layer.rewrite is None else rewrite_glu(graph, y, layer.rewrite, frames)
 
 
-def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int], *, gelu: bool) -> str:
+def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int] | Rows, *, gelu: bool) -> str:
     """A ``ConvTranspose1d/2d`` of kernel 2s and stride s, cropped by s/2 at both ends, then GELU: s times the size.
 
     Output row s*j + p hears two input rows: j - 1 and j for p < s/2, j and j + 1 for the others. So it is two
@@ -287,23 +306,38 @@ def upsample(graph: Graph, x: str, conv: nn.Module, sizes: Sequence[int], *, gel
     """
     weight, bias = numpy64(conv.weight), numpy64(conv.bias)
     stride = conv.stride[0]
-    half, rows, tail = stride // 2, sizes[0], sizes[1:]
+    half = stride // 2
+    rows, tail = (0, ()) if isinstance(sizes, Rows) else (sizes[0], sizes[1:])
     require(
         weight.shape[2] == 2 * stride and stride % 2 == 0, "transposed convolutions of another kernel than 2x stride"
     )
     parts = []
     for first in (0, half):
         taps, ((above, below),) = phase_kernel(weight, stride, half, [range(first, first + half)])
-        pads = [-above, *[0] * len(tail), below, *[0] * len(tail)]
-        y = graph.conv(x, taps, np.repeat(bias, half), pads=pads)
+        if isinstance(sizes, Rows):
+            heard = neighbours(graph, x, sizes, conv.in_channels, -above, below)
+            y = graph.conv(heard, kernel(taps, 4), np.repeat(bias, half))
+        else:
+            pads = [-above, *[0] * len(tail), below, *[0] * len(tail)]
+            y = graph.conv(x, taps, np.repeat(bias, half), pads=pads)
         y = graph.gelu(y) if gelu else y
-        parts.append(graph.reshape(y, 0, len(bias), half, rows, *tail))
+        parts.append(y if isinstance(sizes, Rows) else graph.reshape(y, 0, len(bias), half, rows, *tail))
+    if isinstance(sizes, Rows):
+        return _interleaved(graph, parts, len(bias), stride, sizes)
     y = graph.transpose(graph.concat(parts, 2), 0, 1, 3, 2, *range(4, 4 + len(tail)))
     return graph.reshape(y, 0, len(bias), max(-1, rows * stride), *tail)
 
 
+def _interleaved(graph: Graph, parts: Sequence[str], channels: int, stride: int, rows: Rows) -> str:
+    """The phases of a folded axis, two values [B, C stride / 2, R, W], as [B, C, R, stride W]."""
+    half, size = stride // 2, (rows.count, rows.width)
+    apart = [graph.reshape(y, channels, half, *size) for y in parts]
+    y = graph.transpose(graph.concat(apart, 1), 0, 2, 3, 1)
+    return graph.reshape(y, 1, channels, rows.count, stride * rows.width)
+
+
 def decoder_layer(
-    graph: Graph, x: str, skip: str, layer: nn.Module, sizes: Sequence[int], length: int
+    graph: Graph, x: str, skip: str, layer: nn.Module, sizes: Sequence[int] | Rows, length: int | Rows
 ) -> tuple[str, str]:
     """``demucs.hdemucs.HDecLayer``: skip connection, rewrite, GLU, DConv, transposed convolution, GELU.
 
@@ -311,13 +345,22 @@ def decoder_layer(
     "" for an empty layer. Returns the result and, as demucs does, the value before the transposed convolution.
     """
     require(type(layer).__name__ == "HDecLayer" and not layer.norm, "normalised or split decoder layers")
+    frames, rank = (sizes, 4) if isinstance(sizes, Rows) else (sizes[-1], 2 + len(sizes))
     y = x
     if not layer.empty:
         y = graph.add(x, skip)
         if layer.rewrite is not None:
-            y = rewrite_glu(graph, y, layer.rewrite)
+            y = rewrite_glu(graph, y, layer.rewrite, frames)
         if layer.dconv is not None:
-            y = dconv(graph, y, layer.dconv, rank=2 + len(sizes), frames=sizes[-1])
+            y = dconv(graph, y, layer.dconv, rank=rank, frames=frames)
+    if isinstance(length, Rows):
+        if not isinstance(sizes, Rows):
+            sizes = Rows(length.count, length.width // layer.stride, sizes[0])
+            return upsample(
+                graph, fold(graph, y, sizes, layer.conv_tr.in_channels), layer.conv_tr, sizes, gelu=not layer.last
+            ), y
+        return upsample(graph, y, layer.conv_tr, sizes, gelu=not layer.last), y
+    assert not isinstance(sizes, Rows)
     z = upsample(graph, y, layer.conv_tr, sizes, gelu=not layer.last)
     if not layer.freq and sizes[0] * layer.stride != length:
         z = graph.slice(z, 2, 0, length)

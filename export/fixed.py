@@ -1,0 +1,50 @@
+"""Graphs for targets that take less than ONNX Runtime's CPU provider: fixed shapes, and what else the target asks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import onnx
+
+from ortsep.base.errors import UsageError
+from ortsep.export.targets import free_sizes
+from ortsep.models.cuts import Fixed, Stepped
+from ortsep.models.spec import ModelSpec
+
+FORMS = {"coreml": "fp32", "web": "fp16-weights"}
+"""What a model can be exported for, and the precision that its weights are stored in unless another is asked for."""
+
+
+def precision_for(target: str, precision: str) -> str:
+    """The precision of an export for ``target``, fp32 being none that was asked for. Raises UsageError."""
+    if not target:
+        return precision
+    if target not in FORMS:
+        raise UsageError(f"there is no target {target!r}; choose {', '.join(FORMS)}")
+    return FORMS[target] if precision == "fp32" else precision
+
+
+def with_fixed_shapes(
+    model: onnx.ModelProto, spec: ModelSpec, say: Callable[[str], None] = lambda _: None
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The model for one chunk at a time, of the spec's length, and the spec that says so. The model is changed.
+
+    What hears a whole song, or blocks of any length, keeps its frames free, and ``say`` is told.
+    """
+    if spec.chunks is not None and not isinstance(spec.chunks.takes, Fixed):
+        takes, length = spec.chunks.takes, spec.chunks.length
+        if isinstance(takes, Stepped):
+            length = takes.least + -(-(length - takes.least) // takes.step) * takes.step
+        spec = replace(spec, chunks=replace(spec.chunks, takes=Fixed(), length=length))
+    sizes = free_sizes(spec, model)
+    if spec.chunks is None:
+        batches = {v.type.tensor_type.shape.dim[0].dim_param for v in model.graph.input} - {""}
+        kept = sorted(sizes.keys() - batches)
+        sizes = {name: size for name, size in sizes.items() if name in batches}
+        if kept:
+            say(f"{spec.name}: {', '.join(kept)} stays free, since it hears blocks of any length")
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    del model.graph.value_info[:]
+    return model, spec
