@@ -57,6 +57,8 @@ _OUTPUTS = {
 }
 _LEVELS = (50.0, 0.001)
 """Of the noise that a graph is compared on, beside 1."""
+LONGEST = 3600.0
+"""Seconds of a chunk."""
 _BATCH = 2
 """Of the example: torch takes an axis of one for one that is always so."""
 
@@ -99,6 +101,7 @@ class Own:
         """Raises ModelError for settings that don't fit together, UsageError without stems."""
         if not self.stems:
             raise UsageError("a network doesn't say what its stems are; name them in order with --stems A,B")
+        self._check()
         outputs, domain = _OUTPUTS[self.domain], self.domain
         if self.output and self.output not in outputs:
             raise UsageError(f"a {domain} network gives {' or '.join(outputs)}, not {self.output}; change output")
@@ -125,6 +128,14 @@ class Own:
         takes = Free() if self.free else Fixed()
         chunks = Chunks((frames - 1) * self.hop, self.overlap, takes=takes, align=self.hop)
         return ModelSpec(**basic, stft=stft, chunks=chunks)
+
+    def _check(self) -> None:
+        """Raise UsageError for numbers that nothing can be computed with."""
+        ranges = {"chunk": (1e-3, LONGEST), "overlap": (0, 0.99), "n_fft": (2, 1 << 20), "hop": (1, 1 << 20)}
+        ranges |= {"multiple": (1, 1 << 24), "sample_rate": (1000, 768_000)}
+        for name, (least, most) in ranges.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"{name} = {getattr(self, name):g} is not from {least:g} to {most:g}; change it")
 
     def _samples(self) -> Chunks:
         length = _up(max(1, round(self.chunk * self.sample_rate)), self.multiple)

@@ -179,6 +179,9 @@ def test_weights_are_loaded_and_belong_to_the_network(nets: Path) -> None:
     [
         ("Waves", [], UsageError, "say what the network hears"),
         ("Waves", ["domain=time"], ModelError, "domain"),
+        ("Waves", ["domain=waveform", "chunk=6e3085"], UsageError, "chunk = inf is not from 0.001 to 3600"),
+        ("Waves", ["domain=complex", "hop=0"], UsageError, "hop = 0 is not from 1"),
+        ("Waves", ["domain=magnitude", "overlap=inf"], UsageError, "overlap = inf is not from 0 to 0.99"),
         ("Waves", ["domain=waveform", "colour=red"], UsageError, "no setting 'colour'; the settings are domain,"),
         ("Waves", ["domain=complex", "n_fft=256", "hop=64", "chunk=0.5"], ModelError, "fails on spectrum"),
         ("Few", ["domain=waveform", "chunk=1.0"], ModelError, r"gives \(1, 1, 2, 44100\) .* are \(1, 2, 2, 44100\)"),
