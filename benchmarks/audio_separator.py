@@ -1,14 +1,16 @@
-"""python-audio-separator beside ortsep on the same files: UVR's MDX-Net (.onnx) and VR networks (.pth).
+"""python-audio-separator beside ortsep on the same files: MDX-Net (.onnx), VR networks (.pth), RoFormers (.ckpt).
 
     $ python benchmarks/audio_separator.py FOLDER Kim_Vocal_2 5_HP-Karaoke-UVR [--seconds 20] [--runs 3] [--threads 1]
 
-FOLDER holds the package ``audio_separator`` (a wheel unpacked; pydub, samplerate and audioread beside it or installed;
-onnx2torch, which it imports and only uses for other segment sizes, may be missing). Models are of the cards' full size
-with random weights; the song is seeded noise of peak 1. Its separator classes are called as its ``Separator`` does,
-with its defaults, and write two stems; ortsep writes the same two. Each run is a process of its own, in turns. Counted
-from after the imports, with reading the model: CPU seconds (of all threads, so that other work on the machine matters
-little), seconds, and the peak memory of the process; ``process`` are the CPU seconds of all of it, imports too. Ratios
-are medians of those of neighbouring runs. ``--threads 0``: as many as each takes by itself.
+FOLDER holds the package ``audio_separator`` (a wheel unpacked; pydub, samplerate and audioread beside it or installed,
+for RoFormers ml_collections and beartype too; onnx2torch, which it imports and only uses for other segment sizes, may
+be missing). Models are of the cards' full size with random weights; the song is seeded noise of peak 1. Its separator
+classes are called as its ``Separator`` does, with its defaults, and write two stems; ortsep writes the same two. Each
+run is a process of its own, in turns. Counted from after the imports, with reading the model: CPU seconds (of all
+threads, so that other work on the machine matters little), seconds, and the peak memory of the process; ``process`` are
+the CPU seconds of all of it, imports too. Ratios are medians of those of neighbouring runs. ``--threads 0``: as many as
+each takes by itself. RoFormers have two windows over each sample on both sides; ortsep, as MSST, also covers the song's
+ends twice, which costs it two windows more.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from ortsep.base import memory
 from ortsep.models.catalogue import find_card
 from ortsep.models.contracts import mdx_net, vr
 
+SUFFIXES = {"vr": ".pth", "roformer": ".ckpt"}
 RATE, SIDES = 44100, ("theirs", "ours")
 Figures = dict[str, float]
 
@@ -47,6 +50,10 @@ def make(name: str, folder: Path, seconds: float) -> None:
     song = np.random.default_rng(0).standard_normal((round(seconds * RATE), 2))
     soundfile.write(folder / "song.wav", song / np.abs(song).max(), RATE, subtype="PCM_16")
     original = load_original(find_card(name), Choice(seed=0))
+    if original.spec.family == "roformer":
+        torch.save(roformer_state(name), folder / f"{name}.ckpt")
+        write_export(original, folder / "ours")
+        return
     if isinstance(original, Vr):
         torch.save(original.net.state_dict(), folder / f"{name}.pth")
         write_export(original, folder / "ours")
@@ -66,6 +73,17 @@ def make(name: str, folder: Path, seconds: float) -> None:
     )
 
 
+def roformer_state(name: str) -> dict[str, Any]:
+    """The random weights of ``load_original``."""
+    import torch
+
+    from ortsep.export.families.roformer.architecture import random_state
+    from ortsep.export.families.roformer.recognise import arguments_of
+
+    arch = arguments_of(find_card(name).arguments["config"]["model"], RATE)
+    return {key: torch.from_numpy(value) for key, value in random_state(arch, 0).items()}
+
+
 def theirs(name: str, folder: Path, threads: int) -> Figures:
     import onnxruntime
     import torch
@@ -75,6 +93,8 @@ def theirs(name: str, folder: Path, threads: int) -> Figures:
     family = find_card(name).family
     if family == "vr":
         from audio_separator.separator.architectures.vr_separator import VRSeparator as Theirs
+    elif family == "roformer":
+        from audio_separator.separator.architectures.mdxc_separator import MDXCSeparator as Theirs
     else:
         from audio_separator.separator.architectures.mdx_separator import MDXSeparator as Theirs
     limited = onnxruntime.InferenceSession
@@ -96,8 +116,8 @@ def theirs(name: str, folder: Path, threads: int) -> Figures:
         "torch_device_mps": None,
         "onnx_execution_provider": ["CPUExecutionProvider"],
         "model_name": name,
-        "model_path": str(folder / f"{name}{'.pth' if family == 'vr' else '.onnx'}"),
-        "model_data": vr_data(name) if family == "vr" else mdx_data(name),
+        "model_path": str(folder / f"{name}{SUFFIXES.get(family, '.onnx')}"),
+        "model_data": {"vr": vr_data, "roformer": roformer_data}.get(family, mdx_data)(name),
         "output_format": "WAV",
         "output_bitrate": None,
         "output_dir": str(folder),
@@ -110,10 +130,10 @@ def theirs(name: str, folder: Path, threads: int) -> Figures:
     }
     of_mdx = {"hop_length": 1024, "segment_size": 256, "overlap": 0.25, "batch_size": 1, "enable_denoise": False}
     of_vr = {"batch_size": 1, "window_size": 512, "aggression": 5, "enable_tta": False, "enable_post_process": False}
+    of_roformer = {"segment_size": 256, "override_model_segment_size": False, "overlap": 2, "batch_size": 1}
+    options = {"vr": of_vr, "roformer": of_roformer}.get(family, of_mdx)
     began, wall = time.process_time(), time.perf_counter()
-    made = Theirs(common_config=common, arch_config=of_vr if family == "vr" else of_mdx).separate(
-        str(folder / "song.wav")
-    )
+    made = Theirs(common_config=common, arch_config=options).separate(str(folder / "song.wav"))
     assert len(made) == len(SIDES)
     return taken(began, wall)
 
@@ -135,6 +155,23 @@ def vr_data(name: str) -> dict[str, Any]:
     more = {"nout": sizes["channels"], "nout_lstm": sizes["lstm"]} if sizes["edition"] == "5.1" else {}
     assert arguments["layout"] in vr.LAYOUTS
     return {"vr_model_param": arguments["layout"], "primary_stem": arguments["primary"], **more}
+
+
+def roformer_data(name: str) -> dict[str, Any]:
+    """The yaml of the model, as its tool reads it."""
+    from ortsep.export.families.roformer.architecture import BS_BANDS
+
+    config = find_card(name).arguments["config"]
+    hop = config["model"]["stft_hop_length"]
+    model = {**config["model"], "stereo": True, "time_transformer_depth": 1, "freq_transformer_depth": 1}
+    model |= {} if "num_bands" in model else {"freqs_per_bands": BS_BANDS}
+    return {
+        "audio": {**config["audio"], "sample_rate": RATE, "hop_length": hop, "num_channels": 2},
+        "model": model,
+        "training": config["training"],
+        "inference": {"dim_t": config["audio"]["chunk_size"] // hop + 1, "num_overlap": 2, "batch_size": 1},
+        "is_roformer": True,
+    }
 
 
 def ours(name: str, folder: Path, threads: int) -> Figures:
