@@ -8,8 +8,8 @@ from ortsep.base.decibels import snr
 
 pytest.importorskip("torch")
 import onnx
+from family_graphs import FAMILIES
 from onnx import helper
-from small_graphs import FAMILIES
 
 GATE = 100.0
 PORTABLE = [("htdemucs", True), ("moises_light", True), ("bs_roformer", True), ("mel_roformer", True)]

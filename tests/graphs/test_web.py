@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from places import ROOT
@@ -19,7 +18,8 @@ from places import ROOT
 from ortsep.base.decibels import snr
 
 pytest.importorskip("torch")
-from small_graphs import FAMILIES
+import onnx
+from family_graphs import FAMILIES
 
 from ortsep.export.graph.precision import fp16_weights
 

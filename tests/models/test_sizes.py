@@ -35,3 +35,9 @@ def test_the_limits_are_held(lines: int) -> None:
     for kind in ("def", "async def"):
         assert bool(too_long("x", f"class A:\n @d\n {kind} f():\n{body}")) == (lines > 60)
     assert bool(too_long("x", "a = 1\n" * (340 + lines))) == (lines > 60)
+
+
+def test_no_two_modules_of_the_tests_share_a_name() -> None:
+    """Their folders lie on one path, so that of two only one would be imported: which, hangs on the tests' order."""
+    names = [path.stem for path in sorted((ROOT / "tests").rglob("*.py")) if path.stem not in ("conftest", "__init__")]
+    assert len(names) > 200 and sorted(names) == sorted(set(names))
