@@ -190,7 +190,7 @@ def validate(
 def inspect(
     model: Annotated[str, typer.Argument(help="A .onnx file, exported folder or name.")],
     targets: Annotated[
-        bool, typer.Option("--targets", help="How many nodes CoreML takes, in how many pieces, and what it does not.")
+        bool, typer.Option("--targets", help="What CoreML takes of its graphs, in how many pieces; what browsers do.")
     ] = False,
     models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
