@@ -304,7 +304,8 @@ def test_version_3_loads(tmp_path: Path, network: Any, length: int, mix: np.ndar
 def test_a_bag_has_a_graph_for_each_stem(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     built: list[Any] = []
 
-    def build(model: Any, *, portable: bool = False) -> onnx.ModelProto:
+    def build(model: Any, *, portable: bool, rows: bool) -> onnx.ModelProto:
+        assert not rows
         built.append((model, portable))
         return onnx.ModelProto()
 
