@@ -212,9 +212,8 @@ def test_an_opset_that_the_runtime_does_not_know(tmp_path: Path) -> None:
     g.op("Identity", "audio", name="drums")
     shape = [1, 2, "N"]
     path = g.save(tmp_path / "new.onnx", {"audio": shape}, dict.fromkeys(("vocals", "drums"), shape), opset=99)
-    with pytest.raises(
-        ModelError, match=r"new\.onnx can't be loaded .*upgrade onnxruntime, or save the model in an older"
-    ):
+    told = r"new\.onnx is of opset 99, and this onnxruntime reads up to \d+; upgrade onnxruntime, or"
+    with pytest.raises(ModelError, match=told):
         separated(path, song(1000))
 
 
