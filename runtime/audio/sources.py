@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +17,7 @@ from ortsep.audio.resample import resample, resampled_length
 from ortsep.audio.song import MOST_CHANNELS, open_song, scan
 from ortsep.base.arrays import F32
 from ortsep.base.errors import AudioError, UsageError
+from ortsep.base.scratch import Scratch
 from ortsep.base.threads import closed
 
 BLOCK = 1 << 16
@@ -161,28 +161,32 @@ class SoundFileSource:
 
 
 class Kept:
-    """Blocks [C, n] or [n] that can be read once, kept in a temporary file as float32."""
+    """Blocks [C, n] or [n] that can be read once, kept in a temporary file as float32.
+
+    Raises OutputError where no room is left for them.
+    """
 
     def __init__(self, blocks: Iterable[npt.ArrayLike], sample_rate: int) -> None:
         self.sample_rate, self.channels, self.samples = sample_rate, 0, 0
-        self._file, self._lock = TemporaryFile(prefix="ortsep-"), threading.Lock()  # noqa: SIM115  (closed with it)
+        self._file, self._lock = Scratch("the mixture"), threading.Lock()
         with closed(blocks) as given:
             for block in given:
                 data, _ = as_mixture(np.atleast_2d(np.asarray(block)), as_it_lies=True)
                 if self.channels not in (0, len(data)):
                     raise AudioError(f"a block of {len(data)} channels follows one of {self.channels}; give all alike")
-                self.channels, self.samples = len(data), self.samples + data.shape[1]
-                self._file.write(np.ascontiguousarray(data.T).tobytes())
+                self.channels = len(data)
+                self._file.write(4 * self.channels * self.samples, data.T)
+                self.samples += data.shape[1]
         if not self.samples:
             raise AudioError("the mixture has no samples; give at least one")
 
     def blocks(self) -> Iterator[F32]:
         frame = 4 * self.channels
         for at in range(0, self.samples, BLOCK):
+            block = np.empty((min(BLOCK, self.samples - at), self.channels), np.float32)
             with self._lock:
-                self._file.seek(at * frame)
-                data = self._file.read(BLOCK * frame)
-            yield np.frombuffer(data, np.float32).reshape(-1, self.channels).T
+                self._file.read(at * frame, block)
+            yield block.T
 
 
 def as_source(given: Any, sample_rate: int | None, default_rate: int) -> Source:

@@ -19,8 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from tempfile import TemporaryFile
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,8 @@ import numpy.typing as npt
 from ortsep.audio.sources import ArraySource, Source, as_mixture, as_rate
 from ortsep.base.arrays import F32, F64
 from ortsep.base.decibels import ratio
-from ortsep.base.errors import AudioError, OutputError
+from ortsep.base.errors import AudioError
+from ortsep.base.scratch import Scratch
 from ortsep.base.threads import closed
 from ortsep.engine.stft import Analyser
 from ortsep.models.spec import STFT
@@ -185,8 +184,8 @@ class Levels:
         self.peak = -math.inf
         self._filters = mel_filters(sample_rate, MEL.n_fft, BANDS)
         self._analyser = Analyser(MEL, channels)
-        self._file: IO[bytes] = TemporaryFile(prefix="ortsep-")  # noqa: SIM115  (closed by __exit__)
-        self._frame = channels * BANDS
+        self._file = Scratch("the levels of a stem")
+        self._channels, self._frames = channels, 0
 
     def __enter__(self) -> "Levels":
         return self
@@ -206,20 +205,16 @@ class Levels:
         bands = np.maximum(self._filters @ np.abs(spectrum), np.float32(LEAST))
         levels = 20 * np.log10(bands, dtype=np.float32)
         self.peak = max(self.peak, float(levels.max()))
-        try:
-            self._file.write(np.ascontiguousarray(levels.transpose(2, 0, 1)).tobytes())
-        except OSError as error:
-            raise OutputError(
-                f"the levels of a stem can't be kept on disk meanwhile ({error.strerror}); make room where temporary "
-                "files go, or name another folder in TMPDIR"
-            ) from error
+        self._file.write(4 * self._frames * self._channels * BANDS, levels.transpose(2, 0, 1))
+        self._frames += levels.shape[-1]
 
     def blocks(self, frames: int = 256) -> Iterator[F32]:
-        """The levels, cut ``RANGE`` below the peak: so many values of so many frames at a time, in one order."""
-        self._file.seek(0)
+        """The levels, cut ``RANGE`` below the peak: [t, C, M] of up to so many frames at a time."""
         floor = np.float32(self.peak - RANGE)
-        while data := self._file.read(4 * self._frame * frames):
-            yield np.maximum(np.frombuffer(data, np.float32), floor)
+        for start in range(0, self._frames, frames):
+            levels = np.empty((min(frames, self._frames - start), self._channels, BANDS), np.float32)
+            self._file.read(4 * start * self._channels * BANDS, levels)
+            yield np.maximum(levels, floor)
 
 
 def compare_levels(reference: Levels, estimate: Levels) -> tuple[float, float]:

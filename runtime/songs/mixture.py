@@ -1,12 +1,11 @@
 """A song's file as a mixture whose length is known, and one that is decoded once though it is read more often."""
 
 import contextlib
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from ortsep.audio.heard import Known
 from ortsep.audio.song import open_song, scan
 from ortsep.audio.sources import BLOCK, FileSource, Source
 from ortsep.base.arrays import F32
+from ortsep.base.scratch import Scratch
 
 
 def counted(path: str | Path, **options: Any) -> FileSource:
@@ -39,7 +39,7 @@ class DecodedOnce(Known):
         self._source, self._decoding = source, source.blocks()
         self._lock = threading.Lock()
         self._folder = folder
-        self._file: BinaryIO | None = None
+        self._file: Scratch | None = None
         self._kept = 0
 
     def close(self) -> None:
@@ -66,16 +66,14 @@ class DecodedOnce(Known):
             frame = 4 * self.channels
             with contextlib.suppress(OSError, ValueError):  # ValueError: closed
                 if self._file is None:  # not before: the folder is made meanwhile
-                    new_file: Any = tempfile.TemporaryFile(prefix=".ortsep-", dir=self._folder)  # noqa: SIM115
-                    self._file = new_file
+                    self._file = Scratch("the song", self._folder)
                 if new is not None:
-                    self._file.seek(at * frame)
-                    self._file.write(np.ascontiguousarray(new.T).tobytes())
+                    self._file.write(at * frame, new.T)
                     self._kept += new.shape[1]
                     return new
-                self._file.seek(at * frame)
-                data = self._file.read(min(BLOCK, self._kept - at) * frame)
-                return np.ascontiguousarray(np.frombuffer(data, np.float32).reshape(-1, self.channels).T)
+                kept = np.empty((min(BLOCK, self._kept - at), self.channels), np.float32)
+                self._file.read(at * frame, kept)
+                return np.ascontiguousarray(kept.T)
             self._decoding = iter(())  # what it gave is not kept, so what would follow is of no use
         return None
 

@@ -288,8 +288,11 @@ def test_an_hour_takes_the_memory_of_a_minute(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, small_disk: Path) -> None:
-    monkeypatch.setattr(room, "TemporaryFile", lambda prefix: (small_disk / "levels").open("w+b"))
-    with pytest.raises(OutputError, match="make room where temporary"), Levels(2, RATE) as levels:
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    with (
+        pytest.raises(OutputError, match=r"levels of a stem can't be kept in .*small disk.*make room there"),
+        Levels(2, RATE) as levels,
+    ):
         for block in seconds(Endless(600 * RATE)):
             levels.push(block)
 

@@ -100,7 +100,7 @@ def test_decoded_once_without_room_decodes_again(tmp_path: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-        def write(self, data: bytes) -> int:
+        def write(self, at: int, values: Any) -> None:
             raise OSError(28, os.strerror(28))
 
     begun, behind = once.blocks(), once.blocks()
