@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from ortsep.base.cancel import Cancel
@@ -23,6 +24,17 @@ PATIENCE = 2.0
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int | None:
+    """How many of these are cores of their own and no second threads of others; None where Linux doesn't say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    lists = (Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in os.sched_getaffinity(0))
+    try:
+        return len({each.read_text(encoding="ascii") for each in lists})
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

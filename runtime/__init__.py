@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ortsep.graphs.adopt import Adopted, adopt
     from ortsep.measure.score import Figures, figures
     from ortsep.measure.trial import Scores, score
+    from ortsep.measure.tune import Tuned, tune
     from ortsep.models.contracts.contract import Wishes
     from ortsep.models.spec import ModelSpec
     from ortsep.options import Options
@@ -62,6 +63,7 @@ _HOME = {
     "SongReport": "ortsep.songs.record",
     "Stem": "ortsep.songs.record",
     "TimedOut": "ortsep.base.errors",
+    "Tuned": "ortsep.measure.tune",
     "UsageError": "ortsep.base.errors",
     "WeightsError": "ortsep.base.errors",
     "Wishes": "ortsep.models.contracts.contract",
@@ -69,6 +71,7 @@ _HOME = {
     "figures": "ortsep.measure.score",
     "score": "ortsep.measure.trial",
     "separate_file": "ortsep.songs.separate",
+    "tune": "ortsep.measure.tune",
 }
 __all__ = [
     "Adopted",
@@ -92,6 +95,7 @@ __all__ = [
     "SongReport",
     "Stem",
     "TimedOut",
+    "Tuned",
     "UsageError",
     "WeightsError",
     "Wishes",
@@ -100,6 +104,7 @@ __all__ = [
     "figures",
     "score",
     "separate_file",
+    "tune",
 ]
 
 

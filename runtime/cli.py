@@ -229,14 +229,21 @@ def doctor(
     tune: Annotated[
         bool, typer.Option("--tune", help="Try providers, threads and memory for a minute; keep the best for auto.")
     ] = False,
+    budget: Annotated[
+        float, typer.Option("--budget", min=5, max=86400, metavar="SECONDS", help="Of --tune, about.")
+    ] = 60.0,
     models_dir: flags.ModelsDir = None,
     json_: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
     with interrupt.at_once():
-        from ortsep.commands.doctor import doctor_command, tune_command
+        from ortsep.commands.doctor import doctor_command
+        from ortsep.commands.tune import tune_command
 
-    _leave(tune_command(model, as_json=json_) if tune else doctor_command(model, as_json=json_, runs=runs))
+    if tune:
+        _leave(tune_command(model, budget=budget, as_json=json_))
+    else:
+        _leave(doctor_command(model, as_json=json_, runs=runs))
 
 
 @app.command(cls=help.Command, short_help=help.SHORT["score"], help=help.SCORE, epilog=help.SCORE_EXAMPLES)

@@ -41,6 +41,7 @@ from ortsep.engine.plan import BandRun, ChunkRun, FrameRun, Run, plan_run
 from ortsep.graphs.model import Model, find_model, load_model
 from ortsep.graphs.providers import choose_provider
 from ortsep.graphs.session import Observer
+from ortsep.graphs.tuned import Setting
 from ortsep.models.contracts.plain import RATE as PLAIN_RATE
 from ortsep.models.spec import ModelSpec
 from ortsep.options import Options, number
@@ -50,9 +51,9 @@ class Separator:
     """A model, loaded once and used for any number of songs, by any number of threads at a time.
 
     ``model`` is a .onnx path, an exported folder or the name of an exported model; ``provider`` one of ``auto``,
-    ``cpu``, ``cuda``, ``coreml`` (or ``mps``), ``openvino``, ``openvino-bf16``; ``threads`` the number of threads of a
-    graph (default: one per physical core); ``sample_rate`` is assumed of a graph without a spec. ``observer`` sees
-    what the graphs do.
+    ``cpu``, ``cuda``, ``coreml`` (or ``mps``), ``openvino``, ``openvino-bf16``, or a whole setting
+    (``ortsep.graphs.tuned.Setting``); ``threads`` the number of threads of a graph (default: one per physical core);
+    ``sample_rate`` is assumed of a graph without a spec. ``observer`` sees what the graphs do.
 
     A graph is loaded when stems are first asked for that need it, and stays: all choices of stems share it, and at most
     the model's own graphs are held, one or those of its bag. ``close``, or the end of a ``with``, lets go of them. A
@@ -63,7 +64,7 @@ class Separator:
         self,
         model: str | Path,
         *,
-        provider: str = "auto",
+        provider: str | Setting = "auto",
         threads: int | None = None,
         sample_rate: int = PLAIN_RATE,
         observer: Observer | None = None,

@@ -197,7 +197,7 @@ def _kept(folder: Path, data: bytes) -> None:
         mock.patch.object(tuned, "_path", lambda *_: folder / "tuned.json"),
         mock.patch.object(providers, "_verdict_path", lambda *_: folder / "verdict.json"),
     ):
-        assert isinstance(tuned.read_tuned(folder, str), tuned.Setting | None)
+        assert isinstance(tuned.read_tuned(folder, str), tuned.Kept | None)
         assert isinstance(providers.read_verdict(folder, "cpu"), providers.Verdict | None)
     assert isinstance(untouched(folder), bool)
     assert _read_validator(folder / "note", "https://example.org/w.th").isprintable()

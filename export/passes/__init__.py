@@ -18,6 +18,7 @@ from ortsep.export.passes.convs import crop_transposed, fold_affine, shuffle_tra
 from ortsep.export.passes.editor import Editor
 from ortsep.export.passes.layout import cancel_transposes, unfold_rows
 from ortsep.export.passes.norms import expansion_norm, step_means, step_norm
+from ortsep.export.passes.standard import standard_attention, standard_rotary
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class PassReport:
 
 
 def passes(portable: bool = False) -> tuple[Pass, ...]:
-    """All passes in their order; ``portable`` leaves out operators that are not in the ONNX standard."""
+    """All passes in their order; ``portable`` makes no operator that is not in the ONNX standard, and replaces those of
+    ONNX Runtime's own that it knows."""
     return (
         drop_dead,
         fold_constants,
@@ -39,7 +41,7 @@ def passes(portable: bool = False) -> tuple[Pass, ...]:
         expansion_norm,
         step_norm,
         step_means,
-        split_projections if portable else fuse_attention,
+        *((standard_rotary, standard_attention, split_projections) if portable else (fuse_attention,)),
         unfold_rows,
         split_glu,
         fold_affine,

@@ -12,13 +12,14 @@ _SMALL = 1024
 
 
 def inferred(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shapes and element types by ONNX's own inference, on a copy in which large weights are mere inputs."""
+    """Shapes and element types by ONNX's own inference, on a copy in which large weights are mere inputs, and operators
+    of ONNX Runtime's own are some of the standard that give the same shapes."""
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
     graph = light.graph
     graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
+    graph.node.extend(_alike(node) for node in model.graph.node)
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
     graph.value_info.extend(model.graph.value_info)
@@ -38,3 +39,16 @@ def inferred(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
             dims = tensor_type.shape.dim
             shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
     return shapes, kinds
+
+
+def _alike(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node that ONNX's inference knows, whose outputs have the shapes of this one's; this one, where none is."""
+    whole = len(node.output) == 1 and len(node.input) >= 3 and all(node.input[:3])
+    if node.domain != "com.microsoft" or not whole:
+        return node
+    if node.op_type == "RotaryEmbedding":
+        return helper.make_node("Identity", node.input[:1], node.output)
+    if node.op_type == "MultiHeadAttention":  # [B, L, E], [B, S, E] and [B, S, V] to [B, L, V]
+        inputs = [node.input[0], node.input[2]]
+        return helper.make_node("Einsum", inputs, node.output, equation="ble,bsv->blv")
+    return node

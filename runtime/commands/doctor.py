@@ -13,20 +13,11 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.cache import cache_folder
-from ortsep.base.errors import OutputError, UsageError
+from ortsep.base.errors import OutputError
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
-from ortsep.graphs.providers import (
-    LOWER,
-    MEND,
-    PROVIDERS,
-    Verdict,
-    choose_provider,
-    runtime_packages,
-    versions,
-    write_verdict,
-)
-from ortsep.graphs.tuned import write_tuned
+from ortsep.graphs.portable import MOST, forms
+from ortsep.graphs.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
 
 _HAVE_OURS = ("cpu", "cuda")
 """Providers with the com.microsoft operators that exports use."""
@@ -56,6 +47,7 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         "conflict": conflict,
         "decoders": _decoders(),
         "cache": _cache(),
+        "portable_forms": {"count": len(forms()), "bytes": sum(forms().values()), "most": MOST},
         "model": reference,
         "providers": [asdict(verdict) for verdict in verdicts],
         "auto": choice.provider,
@@ -70,43 +62,6 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
     return 1 if conflict or not cpu.usable else 0
 
 
-def tune_command(reference: str | None, *, as_json: bool) -> int:
-    """Try providers, threads and memory on a model for a minute; keep the fastest for ``auto`` and say the gain."""
-    import onnxruntime
-
-    from ortsep.measure import tune
-    from ortsep.measure.doctor import golden_feeds
-
-    if reference is None:
-        raise UsageError("--tune needs a model to try; name one: ortsep doctor MODEL --tune")
-    model = load_model(reference)
-    graph, feeds = golden_feeds(model)
-    have = onnxruntime.get_available_providers()
-    names = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
-    settings = tune.candidates(names, os.cpu_count() or 1)
-    if model.spec.parts or (model.spec.blocks and model.spec.blocks.padded):  # whose runs have a thread each anyway
-        settings = [each for each in settings if each.threads is None and each.spinning]
-    found = tune.tune(graph, feeds, settings, doing=screen.doing)
-    wrote = [write_tuned(model.file(member), versions(), found.best) for member in model.members]
-    kept = all(wrote)
-    screen.clear()
-    document: dict[str, Any] = {"version": __version__, "model": reference, "packages": runtime_packages()}
-    document |= {**asdict(found), "kept": kept}
-    if as_json:
-        print(json.dumps(document))
-        return 0
-    for each in found.tried:
-        ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
-        print(f"{each.setting!s:<40} {ratio:>6} of the time  {each.reason}")
-    gain = f"{found.ratio:.2f} of the time of ortsep's own setting"
-    print(f"\nauto means {found.best} for {model.spec.name} from now on: {gain}")
-    if not found.complete:
-        print("not all was tried: the minute was over")
-    if not kept:
-        print("the cache can't be written, so this is not kept; name a folder in ORTSEP_CACHE")
-    return 0
-
-
 def advice(model: Model, verdicts: Sequence[Verdict]) -> str | None:
     """What would make a model's graph fit a provider better; None where nothing is known to."""
     cut = [v for v in verdicts if v.provider not in _HAVE_OURS and (v.partitions or 0) > 1]
@@ -115,7 +70,8 @@ def advice(model: Model, verdicts: Sequence[Verdict]) -> str | None:
     pieces = " and ".join(f"{v.provider} in {v.partitions} pieces" for v in cut)
     return (
         f"the graph runs on {pieces}, between which its com.microsoft operators stay on the CPU; without them it may "
-        f"be faster there: ortsep export {model.spec.name} --portable"
+        f"be faster there: ortsep doctor {model.spec.name} --tune tries it, "
+        f"ortsep export {model.spec.name} --portable makes such a file"
     )
 
 
@@ -193,7 +149,10 @@ def _table(document: dict[str, Any]) -> None:
     if document["conflict"]:
         print(f"CONFLICT: {document['conflict']}")
     print(f"libsndfile reads {', '.join(document['decoders']['libsndfile'])}")
-    print(f"ffmpeg: {document['decoders']['ffmpeg'] or 'none; m4a, aac and wma need it'}\n")
+    print(f"ffmpeg: {document['decoders']['ffmpeg'] or 'none; m4a, aac and wma need it'}")
+    held = document["portable_forms"]
+    sizes = f"{held['bytes'] / 1e6:.0f} of at most {held['most'] / 1e6:.0f} MB"
+    print(f"cache: {document['cache'] or 'none'}; portable forms of {held['count']} graphs, {sizes}\n")
     print(f"{'provider':<13} {'loads':<6} {'runs':<6} {'dB':>6} {'nodes':>11} {'pieces':>7} {'s a run':>9}  verdict")
     for found in document["providers"]:
         nodes = "unknown" if found["nodes"] is None else f"{found['nodes']} of {found['of_nodes']}"

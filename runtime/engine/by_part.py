@@ -56,7 +56,8 @@ class Parts:
         sessions = self._sessions.values()
         self.provider = "+".join(dict.fromkeys(session.provider for session in sessions))
         self.reason = "; ".join(dict.fromkeys(session.reason for session in sessions if session.reason))
-        self.abreast = min(AT_ONCE, graphs.threads or cores()) if self.provider == "cpu" else 1
+        most = graphs.blocks or min(AT_ONCE, graphs.threads or cores())
+        self.abreast = most if self.provider == "cpu" else 1
 
     @property
     def parts(self) -> tuple[Part, ...]:

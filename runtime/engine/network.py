@@ -7,6 +7,7 @@ overlap with the graph of another. A network keeps nothing of a run: any number 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from ortsep.engine.plan import PLAIN, Variant
 from ortsep.engine.stft import frame_count
 from ortsep.graphs.foreign import open_session
 from ortsep.graphs.model import Model
+from ortsep.graphs.providers import choose_provider
 from ortsep.graphs.session import Observer, Session
+from ortsep.graphs.tuned import Setting
 from ortsep.models.spec import METADATA_KEY, Chunks, Member, Part, from_json
 
 OWN = ("domain", "output", "stft", "inverse", "chunks", "tensors")
@@ -39,14 +42,28 @@ class Graphs:
     """
 
     def __init__(
-        self, model: Model, *, provider: str = "auto", threads: int | None = None, observer: Observer | None = None
+        self,
+        model: Model,
+        *,
+        provider: str | Setting = "auto",
+        threads: int | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.model = model
         self._provider, self._observer = provider, observer
         self.threads = threads
-        self.abreast, self._threads = _shared(model, threads)
         self._sessions: dict[tuple[str, Part | None], Session] = {}
         self._locks = {member.file: threading.Lock() for member in model.members}
+
+    @cached_property
+    def blocks(self) -> int | None:
+        """How many blocks of a song are to run at a time, where that was found out; None: as the engine thinks best."""
+        return choose_provider(self._provider, self.model.file(self.model.members[0])).setting.blocks
+
+    @property
+    def abreast(self) -> int:
+        """How many padded blocks of frames are to run at a time."""
+        return _shared(self.model, self.threads, self.blocks)[0]
 
     def session(self, member: Member, part: Part | None = None) -> Session:
         """The session of a graph or of a part of it. Parts have a thread each: more run at a time."""
@@ -59,7 +76,7 @@ class Graphs:
                         self.model.spec,
                         len(member.rows),
                         provider=self._provider,
-                        threads=self._threads,
+                        threads=_shared(self.model, self.threads, self.blocks)[1],
                         observer=self._observer,
                     )
                     if part is None
@@ -282,15 +299,18 @@ def _domain(model: Model, session: Session) -> Domain:
     return domain_of(spec)
 
 
-def _shared(model: Model, threads: int | None) -> tuple[int, int | None]:
-    """How many blocks to run at a time, and the threads of a session (None: one a physical core), of ``threads``.
+def _shared(model: Model, threads: int | None, count: int | None) -> tuple[int, int | None]:
+    """How many blocks to run at a time (``count`` where given), and the threads of a session (None: one a physical
+    core), of ``threads``.
 
     Two threads that share a convolution wait for each other, spinning, wherever a transform holds a core up; two that
     run a block each do not. Of both runs' threads one is the caller's own, not the session's.
     """
     blocks = model.spec.blocks
-    if blocks is None or not blocks.padded or threads == 1 or cores() == 1:
+    if blocks is None or not blocks.padded or threads == 1 or cores() == 1 or count == 1:
         return 1, threads
+    if count is not None:
+        return count, max(1, (threads or cores()) - count + 1)
     threads = threads or (2 if cores() == 2 else None)
     return 2, threads and threads - 1
 

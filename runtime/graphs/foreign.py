@@ -12,6 +12,7 @@ from ortsep.base.cancel import Cancel
 from ortsep.base.errors import ModelError
 from ortsep.graphs.layout import rearranged
 from ortsep.graphs.session import Observer, Session, Tensor
+from ortsep.graphs.tuned import Setting
 from ortsep.models.axes import OURS, measure
 from ortsep.models.spec import ModelSpec
 from ortsep.models.spec import Tensor as Mapped
@@ -34,7 +35,7 @@ class Foreign(Session):
         spec: ModelSpec,
         stems: int,
         *,
-        provider: str = "auto",
+        provider: str | Setting = "auto",
         threads: int | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -99,7 +100,7 @@ def open_session(
     spec: ModelSpec,
     stems: int,
     *,
-    provider: str = "auto",
+    provider: str | Setting = "auto",
     threads: int | None = None,
     observer: Observer | None = None,
 ) -> Session:

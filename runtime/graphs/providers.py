@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,8 @@ from ortsep import __version__
 from ortsep.base.cache import cache_folder, sha256_of
 from ortsep.base.errors import OutputError, ProviderError, UsageError
 from ortsep.base.whole import whole_file
-from ortsep.graphs.tuned import read_tuned
+from ortsep.graphs.portable import portable_path
+from ortsep.graphs.tuned import EXACT, Setting, read_tuned
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -108,7 +110,8 @@ class Verdict:
     of_nodes: int | None = None
     partitions: int | None = None
     usable: bool = False
-    """Correct, and where it was measured on a real model, faster than the CPU."""
+    """Correct and as exact as float32 is, or as its precision can be; and where it was measured on a real model, faster
+    than the CPU."""
     reason: str = ""
     """Why it is not usable, as a clause."""
 
@@ -141,14 +144,15 @@ def write_verdict(graph: Path, verdict: Verdict) -> None:
 
 
 class Choice(NamedTuple):
-    """A provider and, where it is not what one would expect, why."""
+    """A provider, why where it is not what one would expect, and how a model runs on it."""
 
     provider: str
     reason: str = ""
+    setting: Setting = Setting()
 
 
-def choose_provider(wanted: str, graph: Path | None = None) -> Choice:
-    """The provider (ortsep's name) that ``wanted`` (``auto`` or a name) means here for ``graph``.
+def choose_provider(wanted: str | Setting, graph: Path | None = None) -> Choice:
+    """What ``wanted`` (``auto``, ortsep's name of a provider, or a whole setting) means here for ``graph``.
 
     ``auto`` is what ``doctor --tune`` found fastest. Without that it is CUDA where this onnxruntime has it, unless the
     doctor found it wrong or slow on this graph; CoreML and OpenVINO only where the doctor found them right and faster;
@@ -158,22 +162,37 @@ def choose_provider(wanted: str, graph: Path | None = None) -> Choice:
     import onnxruntime
 
     have = onnxruntime.get_available_providers()
-    wanted = ALIASES.get(wanted, wanted)
-    if wanted == "auto":
-        tuned = None if graph is None else read_tuned(graph, versions)
-        if tuned is not None and PROVIDERS.get(tuned.provider) in have:
-            return Choice(tuned.provider)
-        exact = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
+    if isinstance(wanted, Setting):
+        return Choice(_named(wanted.provider, have), "", wanted)
+    if wanted != "auto":
+        name = _named(wanted, have)
+        verdict = read_verdict(graph, name) if graph is not None and name != "cpu" else None
+        if verdict is not None and not verdict.usable:
+            return Choice(name, f"provider {name} was asked for though ortsep doctor found that it {verdict.reason}")
+        return Choice(name)
+    exact = [name for name, full in PROVIDERS.items() if full in have and name not in LOWER]
+    kept = None if graph is None else read_tuned(graph, versions)
+    if kept is None or graph is None or kept.setting.provider not in exact:
         return _automatic([name for name in exact if name != "cpu"], graph)
+    setting, name = kept.setting, kept.setting.provider
+    if setting.portable and not portable_path(graph).exists():
+        return Choice(
+            "cpu",
+            f"provider {name} was not taken: the portable form of the graph is no longer in the cache; ortsep doctor "
+            "MODEL --tune makes it again",
+        )
+    return Choice(name, "" if name == "cpu" else f"provider {name}: {kept}", setting)
+
+
+def _named(wanted: str, have: Sequence[str]) -> str:
+    """ortsep's name of a provider that is wanted by name. Raises UsageError and ProviderError."""
+    wanted = ALIASES.get(wanted, wanted)
     if wanted not in PROVIDERS:
         raise UsageError(f"there is no provider {wanted!r}; choose auto, {', '.join(PROVIDERS)}")
     if PROVIDERS[wanted] not in have:
         packages = ", ".join(f"{n} {v}" for n, v in runtime_packages().items()) or "onnxruntime"
         raise ProviderError(f"provider {wanted} is not in the onnxruntime installed here ({packages}): {MEND[wanted]}")
-    verdict = read_verdict(graph, wanted) if graph is not None and wanted != "cpu" else None
-    if verdict is not None and not verdict.usable:
-        return Choice(wanted, f"provider {wanted} was asked for though ortsep doctor found that it {verdict.reason}")
-    return Choice(wanted)
+    return wanted
 
 
 def _automatic(candidates: list[str], graph: Path | None) -> Choice:
@@ -183,8 +202,9 @@ def _automatic(candidates: list[str], graph: Path | None) -> Choice:
         if verdict is None:
             if name == "cuda":
                 return Choice(name)
-        elif verdict.usable:
+        elif verdict.usable and (verdict.snr_db or 0.0) >= EXACT:
             return Choice(name)
         else:
-            reasons.append(f"provider {name} was not taken: ortsep doctor found that it {verdict.reason}")
+            found = verdict.reason or f"keeps {verdict.snr_db or 0:.0f} dB of the CPU, and {EXACT:.0f} are needed"
+            reasons.append(f"provider {name} was not taken: ortsep doctor found that it {found}")
     return Choice("cpu", "; ".join(reasons))

@@ -18,8 +18,9 @@ from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, FileMissing, ModelError, OrtsepError, ProviderError
 from ortsep.graphs.binding import Bound, bindable
 from ortsep.graphs.cut import cut
-from ortsep.graphs.providers import MEND, PROVIDERS, WHOLE, choose_provider, provider_options, versions
-from ortsep.graphs.tuned import Setting, read_tuned
+from ortsep.graphs.portable import portable_path, used
+from ortsep.graphs.providers import MEND, PROVIDERS, WHOLE, choose_provider, provider_options
+from ortsep.graphs.tuned import Setting
 from ortsep.models.onnx_file import external_files
 from ortsep.models.onnx_signature import read_signature
 from ortsep.models.parts import Part
@@ -59,18 +60,18 @@ class Session:
 
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
     ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
-    ``setting``: what ``doctor --tune`` tries; provider ``auto`` takes what it kept.
+    A provider by name runs as ortsep thinks best, ``auto`` as ``doctor --tune`` found best, a whole ``Setting`` as it
+    says.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        provider: str = "auto",
+        provider: str | Setting = "auto",
         threads: int | None = None,
         observer: Observer | None = None,
         part: Part | None = None,
-        setting: Setting | None = None,
     ) -> None:
         if not path.exists():
             raise FileMissing(f"there is no model file {path}; export one with: ortsep export NAME")
@@ -79,17 +80,16 @@ class Session:
         self.path = path
         self._observer = observer or Observer()
         external_files(path)
-        chosen, self.reason = choose_provider(provider, path)
+        chosen, self.reason, setting = choose_provider(provider, path)
         if part is not None and chosen in WHOLE:
             self.reason = f"provider {chosen} was not taken: it takes nothing of a graph that runs in parts"
             chosen = provider = "cpu"
-        setting = setting or (read_tuned(path, versions) if provider == "auto" else None) or Setting()
         threads = threads or setting.threads
         options = _options(threads)
         setting.apply(options)
         self._observer.opening(options)
         try:
-            self._session = _open(path, options, chosen, threads, part)
+            self._session = _open(_form(path, setting), options, chosen, threads, part)
         except Exception as error:
             if isinstance(error, OrtsepError):
                 raise
@@ -225,6 +225,18 @@ def _options(threads: int | None) -> Any:
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options
+
+
+def _form(path: Path, setting: Setting) -> Path:
+    """The file that is loaded for a graph. Raises ProviderError for a portable form that is gone."""
+    if not setting.portable:
+        return path
+    form = portable_path(path)
+    if not form.exists():
+        raise ProviderError(
+            f"the portable form of {path.name} is not in the cache; make it with: ortsep doctor MODEL --tune"
+        )
+    return used(form)
 
 
 def _open(path: Path, options: Any, provider: str, threads: int | None, part: Part | None) -> Any:

@@ -23,6 +23,7 @@ from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import Model
 from ortsep.graphs.providers import LOWER, PROVIDERS, WHOLE, Verdict, provider_options
 from ortsep.graphs.session import fix_batch
+from ortsep.graphs.tuned import EXACT
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 Counts = tuple[int | None, int | None, int | None]
@@ -101,7 +102,7 @@ def examine(
 ) -> Verdict:
     """Try ``provider`` (ortsep's name or ONNX Runtime's) on ``graph`` against the CPU. What goes wrong is the reason.
 
-    ``judge_speed``: a provider slower than the CPU is not usable.
+    One that computes in float32 is usable from ``EXACT`` dB on. ``judge_speed``: a provider slower than the CPU is not.
     """
     name = short_name(provider)
     provider, gate = PROVIDERS.get(name, provider), LOWER.get(name, GATE)
@@ -134,6 +135,8 @@ def examine(
     verdict = replace(verdict, nodes=nodes, of_nodes=of_nodes, partitions=partitions)
     if not verdict.correct:
         return replace(verdict, reason=f"computes wrongly ({decibels:.0f} dB against the CPU, {gate:.0f} are needed)")
+    if name not in LOWER and decibels < EXACT:
+        return replace(verdict, reason=f"is less exact than float32 ({decibels:.0f} dB of the CPU, not {EXACT:.0f})")
     if verdict.nodes == 0:
         return replace(verdict, reason="takes no node of the graph")
     if judge_speed and name != "cpu" and seconds >= cpu_seconds:

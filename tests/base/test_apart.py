@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ortsep.base import memory
-from ortsep.base.apart import NoAnswer, answer_of, ask, command
+from ortsep.base.apart import Child, NoAnswer, answer_of, ask, command
 
 CODE = "import sys, json, os; "
 
@@ -29,8 +29,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    print('noise on standard output', flush=True)\n"
         "    if words[0] == 'refuse': raise ModelError('no such thing; take another')\n"
         "    if words[0] == 'break': raise RuntimeError('broken')\n"
+        "    if words[0] == 'again': return again(words[1])\n"
         "    import atexit, os; atexit.register(os.abort)\n"
         "    return {'words': words, 'frozen': getattr(sys, 'frozen', False)}\n"
+        "def again(how):\n"
+        "    from ortsep.base.errors import ModelError\n"
+        "    import os, time\n"
+        "    for k in range(2):\n"
+        "        print('noise' * 50000, file=sys.stderr)\n"
+        "        yield {'k': k}\n"
+        "    if how == 'refuse': raise ModelError('no more; take another')\n"
+        "    if how == 'crash': os.kill(os.getpid(), 11)\n"
+        "    if how == 'hang': time.sleep(60)\n"
         "module.answer = answer\n"
         "sys.modules['ortsep.songs.tried'] = module\n"
     )
@@ -106,3 +116,27 @@ def test_the_modules_that_are_asked_answer() -> None:
         taken = signature(import_module(name).answer).parameters.values()
         assert len([p for p in taken if p.default is p.empty]) == least
         assert {p.annotation for p in taken} == {str}
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("refuse", "failed", "no more; take another"),
+        ("crash", "crashed", "signal 11"),
+        ("hang", "hung", "no answer in 1 s"),
+        ("end", "failed", "noise.*"),
+    ],
+)
+def test_a_child_answers_as_often_as_it_is_asked(module: str, how: str, kind: str, said: str) -> None:
+    with Child(module, "again", how) as child:
+        assert [child.ask(30), child.ask(30)] == [{"k": 0}, {"k": 1}]
+        with pytest.raises(NoAnswer, match=f"^{said}$") as caught:
+            child.ask(1.0 if how == "hang" else 30)
+        assert caught.value.how == kind
+
+
+def test_a_child_ends_with_its_block(module: str) -> None:
+    with Child(module, "again", "hang") as child:
+        assert child.ask(30) == {"k": 0}
+        process = child._process
+    assert process.poll() is not None

@@ -121,8 +121,13 @@ def test_a_good_provider() -> None:
 def test_a_provider_that_is_not_usable(found: Callable[[], Verdict], reason: str) -> None:
     made = found()
     assert not made.usable and reason in made.reason
+    assert verdict(lambda y: y * np.float32(1 + 1e-6)).usable
+
+
+def test_what_is_right_but_no_float32_is_not_for_auto() -> None:
     close = verdict(lambda y: y * (1 + 1e-4))
-    assert close.usable and close.snr_db == pytest.approx(80, abs=0.2)
+    assert close.correct and not close.usable and close.snr_db == pytest.approx(80, abs=0.2)
+    assert close.reason == "is less exact than float32 (80 dB of the CPU, not 100)"
 
 
 def test_a_provider_of_lower_precision_is_held_to_what_it_can_keep() -> None:
@@ -174,11 +179,14 @@ def test_auto_follows_the_verdicts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     graph = tmp_path / "g.onnx"
     shutil.copy(GRAPHS / "waves" / "waves.onnx", graph)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CoreMLExecutionProvider", CPU])
-    assert choose_provider("auto", graph) == ("cpu", "")
-    write_verdict(graph, Verdict("coreml", installed=True, usable=True))
-    assert choose_provider("auto", graph) == ("coreml", "")
+    assert choose_provider("auto", graph)[:2] == ("cpu", "")
+    write_verdict(graph, Verdict("coreml", installed=True, usable=True, snr_db=108.0))
+    assert choose_provider("auto", graph)[:2] == ("coreml", "")
+    write_verdict(graph, Verdict("coreml", installed=True, usable=True, snr_db=80.0))  # as was kept before
+    assert choose_provider("auto", graph).provider == "cpu"
+    assert "keeps 80 dB of the CPU, and 100 are needed" in choose_provider("auto", graph).reason
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
-    assert choose_provider("auto", graph) == ("cuda", "")
+    assert choose_provider("auto", graph)[:2] == ("cuda", "")
     write_verdict(graph, Verdict("cuda", installed=True, reason="computes wrongly"))
     assert choose_provider("auto", graph).provider == "cpu"
     assert "computes wrongly" in choose_provider("auto", graph).reason
@@ -191,12 +199,12 @@ def test_less_than_float32_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch, 
     graph = tmp_path / "g.onnx"
     shutil.copy(GRAPHS / "waves" / "waves.onnx", graph)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
-    assert choose_provider("auto", graph) == ("cpu", "")
-    write_verdict(graph, Verdict("openvino-bf16", installed=True, usable=True))
-    assert choose_provider("auto", graph) == ("cpu", "")
-    assert choose_provider("openvino-bf16", graph) == ("openvino-bf16", "")
-    write_verdict(graph, Verdict("openvino", installed=True, usable=True))
-    assert choose_provider("auto", graph) == ("openvino", "")
+    assert choose_provider("auto", graph)[:2] == ("cpu", "")
+    write_verdict(graph, Verdict("openvino-bf16", installed=True, usable=True, snr_db=108.0))
+    assert choose_provider("auto", graph)[:2] == ("cpu", "")
+    assert choose_provider("openvino-bf16", graph)[:2] == ("openvino-bf16", "")
+    write_verdict(graph, Verdict("openvino", installed=True, usable=True, snr_db=108.0))
+    assert choose_provider("auto", graph)[:2] == ("openvino", "")
 
 
 def test_a_session_goes_by_the_name_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

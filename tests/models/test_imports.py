@@ -55,6 +55,7 @@ _TABLE = {
     "export.waveform": f"{_MAKING} {_ENGINE} separator",
     "export.targets": f"{_TOOLS} engine",
     "export.optimize": f"{_MAKING} export.exporter export.simplify",
+    "export.portable": _MAKING,
     "export.simplify": _MAKING,
     "export.torch_graph": _TOOLS,
     "export.own": f"{_MAKING} export.simplify export.torch_graph export.own_source",
@@ -71,6 +72,7 @@ ROOMS = {room: set(allowed.split()) for room, allowed in _TABLE.items()}
 LAZILY = {
     *{("ortsep.commands.make", f"export.{room}") for room in ("exporter", "optimize", "rewrite", "validate")},
     ("ortsep.commands.show", "export.targets"),
+    ("ortsep.measure.tune", "export.portable"),
     *{("ortsep", room) for room in ("base", "models", "options", "graphs", "separator", "chain", "songs", "measure")},
 }
 """Who may import upwards inside functions, or for types alone: commands the exporters, the top its public names."""
