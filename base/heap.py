@@ -7,9 +7,13 @@ import sys
 THRESHOLD = 4 << 20
 """Bytes from which an array gets a mapping of its own. With 1 MB a run takes 8 to 16% less memory, but 10 to 20% more
 time, in page faults (``benchmarks/RESULTS.md``)."""
-_M_MMAP_THRESHOLD = -3
+KEPT = 32 << 20
+"""Bytes of freed memory that a heap, one a thread, may keep at its end for what is asked next. With glibc's 128 KB,
+which no longer grow once the threshold above is set, the arrays of some hundred kilobytes that a filter makes and frees
+are new pages each time: a fifth of Open-Unmix's processor time (``benchmarks/RESULTS.md``)."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """From glibc's malloc.h."""
-SET_OTHERWISE = ("MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+SET_OTHERWISE = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 """Variables of the environment by which somebody chose another allocator, or settings of this one."""
 
 
@@ -28,7 +32,8 @@ def give_back() -> bool:
     import ctypes
 
     try:
-        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, THRESHOLD))
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(_M_MMAP_THRESHOLD, THRESHOLD)) and bool(mallopt(_M_TRIM_THRESHOLD, KEPT))
     except (AttributeError, OSError):
         return False
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -56,22 +55,27 @@ def closed(items: Iterable[T]) -> Iterator[Iterator[T]]:
 def abreast(work: Callable[[T], R], items: Iterable[T], count: int) -> Generator[R, None, None]:
     """``work`` of each of ``items``, in their order, ``count`` at a time in threads of their own.
 
-    What an item's work raises is raised in its turn; what else is running is waited for, also where the iterator is
-    closed early.
+    A result is given as soon as it is there, though the next item may be long in coming. What an item's work raises is
+    raised in its turn; what else is running is waited for, also where the iterator is closed early.
     """
-    with closed(items) as given:
-        if count == 1:
+    if count == 1:
+        with closed(items) as given:
             yield from map(work, given)
-            return
-        with ThreadPoolExecutor(count, thread_name_prefix="ortsep-abreast") as pool:
-            running: deque[Future[R]] = deque()
-            for item in given:
-                running.append(pool.submit(work, item))
-                del item
-                if len(running) == count:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
+        return
+    free = threading.Semaphore(count)
+    with ThreadPoolExecutor(count, thread_name_prefix="ortsep-abreast") as pool:
+
+        def submitted() -> Iterator[Future[R]]:
+            with closed(items) as given:
+                while free.acquire() and (item := next(given, _END)) is not _END:
+                    yield pool.submit(work, item)  # type: ignore[arg-type]
+                    del item
+
+        with closed(ahead(submitted(), count, on_close=free.release)) as running:
+            for each in running:
+                yield each.result()
+                del each
+                free.release()
 
 
 def ahead(

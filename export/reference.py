@@ -28,7 +28,9 @@ def answer(name: str, weights: str, song: str, output: str) -> dict[str, Any]:
     stems = separate(mix.T.copy())
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
+    first = 0.0
     for stem, wave in zip(names, stems, strict=True):
         soundfile.write(folder / f"{stem}.wav", wave.T, rate, subtype="FLOAT")
+        first = first or time.time()
     took = time.perf_counter() - began
-    return {"ready": ready, "seconds": took, "backend": backend, "peak_mb": memory.peak() / 1e6}
+    return {"ready": ready, "first": first, "seconds": took, "backend": backend, "peak_mb": memory.peak() / 1e6}

@@ -15,6 +15,9 @@ from ortsep.graphs.model import load_model
 from ortsep.measure.bench import measure, noise_song
 from ortsep.songs.mixture import counted
 
+COLUMNS = {"cold_start": 2, "first_stems": 2, "seconds": 2, "real_time_factor": 3, "peak_mb": 0}
+"""Of the table, with their digits."""
+
 
 def bench_command(
     reference: str,
@@ -81,13 +84,17 @@ def _require_original() -> None:
 
 def _table(document: dict[str, Any]) -> None:
     print(f"{document['model']}, {document['seconds']:.0f} s of audio, medians of {document['runs']} interleaved runs")
-    heads = ("cold start s", "file to files s", "of real time", "peak MB", "graphs alone s")
+    heads = ("cold start s", "first stems s", "file to files s", "of real time", "peak MB", "graphs alone s")
     print(" " * 12 + "".join(f"{head:>17}" for head in heads))
     for side, m in document["medians"].items():
-        row = f"{m['cold_start']:>17.2f}{m['seconds']:>17.2f}{m['real_time_factor']:>17.3f}{m['peak_mb']:>17.0f}"
+        row = "".join(f"{m[key]:>17.{digits}f}" for key, digits in COLUMNS.items())
         print(f"{side:<12}{row}" + (f"{m['graphs']:>17.2f}" if m["graphs"] is not None else ""))
     for side, r in document["ratios"].items():
-        print(f"ortsep / {side}: time {r['time']:.2f}, peak memory {r['peak']:.2f}, cold start {r['cold_start']:.2f}")
+        print(f"ortsep / {side}: time {r['time']:.2f}, peak memory {r['peak']:.2f}", end=", ")
+        print(f"cold start {r['cold_start']:.2f}, first stems {r['first_stems']:.2f}")
+    stream = document["stream"]
+    heard = "all of the song" if stream["whole"] else f"{stream['heard']:.1f} s of the song"
+    print(f"stream: the first stems {stream['latency']:.2f} s behind the first block, of {heard}")
     if (shares := document["shares"]) is not None:
         reached = f"{shares['graphs']:.0%} in the graphs, {shares['end_to_end']:.0%} from file to files"
         print(f"{document['gflop']:.0f} GFLOP of products and convolutions; matrix products alone", end=" ")

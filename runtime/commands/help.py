@@ -72,7 +72,12 @@ MODELS_EXAMPLES = """\
   ortsep models htdemucs
 """
 INSPECT = "Show what a model is: its spec, tensors, licence and figures."
-BENCH = "Measure speed and memory here."
+BENCH = """\
+Measure speed and memory here.
+
+Cold start is from the process's start until the model is ready, first stems until samples of them are written. A
+stream's figures are the wait from the first block in to the first stems out, and how much of the song these need.
+"""
 BENCH_EXAMPLES = """\
   ortsep bench htdemucs --seconds 30
   ortsep bench htdemucs --against original

@@ -4,6 +4,7 @@ Reading, transforms and writing go on while the graph runs, each in a thread of 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
@@ -61,14 +62,13 @@ def separate_chunks(
     joined = OverlapAdd(len(network.wanted), channels)
     try:
         with closed(ahead(inferred(), on_close=cancel.cancel, cancel=cancel)) as results:
-            for chunk, (work, outputs) in zip(plan.chunks(), results, strict=True):
-                result = network.finish(work, outputs)
-                done = joined.final(chunk.start)
-                joined.add(chunk.start, result, plan.weights(chunk))
+            following = chain((chunk.start for chunk in islice(plan.chunks(), 1, None)), (plan.samples,))
+            for chunk, (work, outputs), until in zip(plan.chunks(), results, following, strict=True):
+                joined.add(chunk.start, network.finish(work, outputs), plan.weights(chunk))
+                done = joined.final(until)  # at once: a stream's first stems need not wait for the second chunk
                 if done.shape[-1]:
                     yield level.undo(done)
                 if progress is not None:
                     progress(chunk.stop, plan.samples)
-        yield level.undo(joined.final(plan.samples))
     finally:
         cancel.end()

@@ -1,4 +1,7 @@
-"""Cutting a part out of an ONNX file, at tensors inside its graph: the nodes between them and their weights.
+"""Cutting a part out of an ONNX file, at tensors inside its graph: the nodes between them, and where their weights are.
+
+The weights stay in the file, of which ONNX Runtime maps what it needs: they are neither copied nor parsed. So the file
+must keep its bytes while a session of a part lives; ``ortsep export`` puts a new one in its place.
 
 Field numbers are those of onnx/onnx.proto. Nodes with graphs of their own (If, Loop) are taken as they are: ONNX
 Runtime refuses a part in which such a graph reads what was cut off.
@@ -16,14 +19,17 @@ from ortsep.models.protobuf import BYTES, Damaged, Field, bytes_field, fields, n
 _IR, _OPSETS, _GRAPH, _FUNCTIONS = 1, 8, 7, 25
 _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 2, 5, 11, 12, 15
 _NODE_INPUT, _NODE_OUTPUT = 1, 2
-_TENSOR_NAME = 8
+_TENSOR_NAME, _RAW, _EXTERNAL, _LOCATION = 8, 9, 13, 14
+_IN_FILE = 1
+_LARGE = 1024
+"""Bytes from which a tensor stays in the file."""
 
 
 def cut(path: Path, part: Part) -> bytes:
     """The model between the tensors that the ``part`` reads, states among them, and those that it gives and leaves.
 
-    Its inputs and outputs are float32 of any shape. Raises ModelError where the graph has no such tensors, and what
-    reading the file raises.
+    Its inputs and outputs are float32 of any shape, and its weights are in a file called as this one. Raises
+    ModelError where the graph has no such tensors, and what reading the file raises.
     """
     reads = (*part.reads, *(state.given for state in part.states))
     gives = (part.gives, *(state.left for state in part.states))
@@ -48,13 +54,25 @@ def cut(path: Path, part: Part) -> bytes:
             [
                 *(bytes_field(_NODE, data[f.begin : f.end]) for f, keep in zip(nodes, kept, strict=True) if keep),
                 text_field(_NAME, part.gives),
-                *(bytes_field(_INITIALIZER, data[f.begin : f.end]) for name, f in weights.items() if name in lacking),
+                *(bytes_field(_INITIALIZER, _there(data, f, path.name)) for n, f in weights.items() if n in lacking),
                 *(bytes_field(_INPUT, _float_tensor(name)) for name in reads),
                 *(bytes_field(_OUTPUT, _float_tensor(name)) for name in gives),
             ]
         )
         head = b"".join(_again(data, f) for f in top if f.number != _GRAPH)
     return head + bytes_field(_GRAPH, graph)
+
+
+def _there(data: mmap, tensor: Field, file: str) -> bytes:
+    """A TensorProto that has its bytes, where they are many, in ``file``, at the place where they are in ``data``."""
+    inside = list(fields(data, tensor.begin, tensor.end))
+    raw = [f for f in inside if f.number == _RAW and f.wire == BYTES]
+    if len(raw) != 1 or raw[0].end - raw[0].begin < _LARGE:
+        return data[tensor.begin : tensor.end]
+    place = {"location": file, "offset": str(raw[0].begin), "length": str(raw[0].end - raw[0].begin)}
+    entries = (bytes_field(_EXTERNAL, text_field(1, key) + text_field(2, value)) for key, value in place.items())
+    rest = (_again(data, f) for f in inside if f is not raw[0])
+    return b"".join([*rest, *entries, number_field(_LOCATION, _IN_FILE)])
 
 
 def _between(

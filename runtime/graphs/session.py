@@ -251,6 +251,7 @@ def _open(path: Path, options: Any, provider: str, threads: int | None, part: Pa
         settings["disabled_optimizers"] = KEPT_APART
     if part is None:
         return ort.InferenceSession(str(path), options, names, **settings)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
     session = ort.InferenceSession(cut(path, part), options, names, **settings)
     session._model_bytes = None  # kept to make the session anew on another provider, which ortsep never lets it do
     return session

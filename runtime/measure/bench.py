@@ -19,18 +19,22 @@ from ortsep.base.apart import NoAnswer, answer_of
 from ortsep.base.errors import OrtsepError
 
 Say = Callable[[str], None]
+RATIOS = {"time": "seconds", "peak": "peak_mb", "cold_start": "cold_start", "first_stems": "first_stems"}
+"""What is compared, and which of a run's figures it is."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One worker's run.
 
-    Seconds from the start of the process until the model is ready, and from file to files; of these the seconds in
-    which a graph ran (None for other frameworks); peak memory in MB; provider or framework.
+    Seconds from the start of the process until the model is ready, and until the first samples of stems are written;
+    from file to files; of these the seconds in which a graph ran (None for other frameworks); peak memory in MB;
+    provider or framework.
     """
 
     side: str
     cold_start: float
+    first_stems: float
     seconds: float
     graphs: float | None
     peak_mb: float
@@ -44,6 +48,7 @@ class Summary:
     side: str
     backend: str
     cold_start: float
+    first_stems: float
     seconds: float
     graphs: float | None
     peak_mb: float
@@ -55,7 +60,8 @@ def run_worker(side: str, command: Sequence[str]) -> Run:
     """Run a worker to its end. Raises OrtsepError with the worker's last words where it fails."""
     began = time.time()
     said = _answer(side, command)
-    return Run(side, said["ready"] - began, said["seconds"], said.get("graphs"), said["peak_mb"], said["backend"])
+    ready, first, seconds = (said[key] - start for key, start in (("ready", began), ("first", began), ("seconds", 0.0)))
+    return Run(side, ready, first, seconds, said.get("graphs"), said["peak_mb"], said["backend"])
 
 
 def _answer(side: str, command: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +75,8 @@ def _answer(side: str, command: Sequence[str]) -> dict[str, Any]:
 def measure(
     ours: Sequence[str], others: Mapping[str, Sequence[str]], runs: int, seconds: float, say: Say
 ) -> dict[str, Any]:
-    """``compare`` for ortsep's worker and others, and how much of the cores' matrix products the graphs reach.
+    """``compare`` for ortsep's worker and others, how soon a stream gives stems (``stream``, of
+    ``ortsep.measure.latency``), and how much of the cores' matrix products the graphs reach.
 
     ``gflop`` are the operations of the graphs for this song on the CPU, ``ceiling`` the GFLOP/s of float32 products
     between the runs, ``shares`` what is reached of it in the time of the graphs and from file to files; None where the
@@ -81,13 +88,14 @@ def measure(
     result = compare({"ortsep": ours, **others}, runs, seconds, say)
     rates.append(ceiling())
     median, mine = statistics.median(rates), result["medians"]["ortsep"]
+    stream = _answer("ortsep", [*ours, "stream"])
     counted: dict[str, Any] = {"gflop": None, "ceiling": median, "shares": None}
     if mine["backend"] == "cpu":
         gflop = _answer("ortsep", [*ours, "count"])["operations"] / 1e9
         if np.isfinite(gflop):
             shares = {"graphs": gflop / mine["graphs"] / median, "end_to_end": gflop / mine["seconds"] / median}
             counted |= {"gflop": gflop, "shares": shares}
-    return {**result, **counted}
+    return {**result, "stream": stream, **counted}
 
 
 def compare(commands: Mapping[str, Sequence[str]], runs: int, seconds: float, say: Say) -> dict[str, Any]:
@@ -107,11 +115,10 @@ def compare(commands: Mapping[str, Sequence[str]], runs: int, seconds: float, sa
     medians = {side: _median(side, r, seconds) for side, r in made.items()}
     ratios = {
         other: {
-            "time": statistics.median(a.seconds / b.seconds for a, b in zip(made[first], made[other], strict=True)),
-            "peak": statistics.median(a.peak_mb / b.peak_mb for a, b in zip(made[first], made[other], strict=True)),
-            "cold_start": statistics.median(
-                a.cold_start / b.cold_start for a, b in zip(made[first], made[other], strict=True)
-            ),
+            name: statistics.median(
+                getattr(a, key) / getattr(b, key) for a, b in zip(made[first], made[other], strict=True)
+            )
+            for name, key in RATIOS.items()
         }
         for other in others
     }
@@ -122,11 +129,12 @@ def _median(side: str, runs: Sequence[Run], seconds: float) -> Summary:
     def middle(values: Sequence[float]) -> float:
         return float(statistics.median(values))
 
-    took, cold, peak = (middle([getattr(r, key) for r in runs]) for key in ("seconds", "cold_start", "peak_mb"))
+    keys = ("seconds", "cold_start", "first_stems", "peak_mb")
+    took, cold, first, peak = (middle([getattr(r, key) for r in runs]) for key in keys)
     known = [r.graphs for r in runs if r.graphs is not None]
     graphs = middle(known) if known else None
     factor = None if graphs is None else graphs / seconds
-    return Summary(side, runs[0].backend, cold, took, graphs, peak, took / seconds, factor)
+    return Summary(side, runs[0].backend, cold, first, took, graphs, peak, took / seconds, factor)
 
 
 def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2) -> None:
@@ -143,11 +151,13 @@ def noise_song(path: Path, seconds: float, rate: int = 44100, channels: int = 2)
 
 
 def answer(model: str, song: str, output: str, options: str = "{}", what: str = "time") -> dict[str, Any]:
-    """Separate one file with ortsep: what it took or, on the CPU, the floating-point operations of the graphs (count).
+    """Separate one file with ortsep: what it took (time) or, on the CPU, the floating-point operations of the graphs
+    (count); or how soon its stream gives stems (stream).
 
     ``options``: arguments of Separator in JSON.
     """
-    return (_counted if what == "count" else _timed)(model, song, Path(output), json.loads(options))
+    works = {"time": _timed, "count": _counted, "stream": _streamed}
+    return works[what](model, song, Path(output), json.loads(options))
 
 
 def _timed(model: str, song: str, output: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -162,9 +172,17 @@ def _timed(model: str, song: str, output: Path, options: dict[str, Any]) -> dict
     separator = Separator(model, **options, observer=graphs)
     provider = separator.provider
     ready, began = time.time(), time.perf_counter()
-    separate_file(separator, song, Files(output=output), Options())
+    report = separate_file(separator, song, Files(output=output), Options())
     took, peak = time.perf_counter() - began, memory.peak() / 1e6
-    return {"ready": ready, "seconds": took, "graphs": graphs.seconds, "backend": provider, "peak_mb": peak}
+    first = ready + report.first_stems
+    return {
+        "ready": ready,
+        "first": first,
+        "seconds": took,
+        "graphs": graphs.seconds,
+        "backend": provider,
+        "peak_mb": peak,
+    }
 
 
 def _counted(model: str, song: str, output: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -178,3 +196,12 @@ def _counted(model: str, song: str, output: Path, options: dict[str, Any]) -> di
         record = Operations(folder)
         separate_file(Separator(model, **options, observer=record), song, Files(output=output), Options())
         return {"operations": record.count()}
+
+
+def _streamed(model: str, song: str, output: Path, options: dict[str, Any]) -> dict[str, Any]:
+    from ortsep.measure.latency import Heed, latency
+    from ortsep.separator import Separator
+    from ortsep.songs.mixture import counted
+
+    heed = Heed()
+    return latency(Separator(model, **options, observer=heed), counted(song), heed)

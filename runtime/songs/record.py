@@ -116,6 +116,8 @@ class SongReport:
     outputs: tuple[Stem, ...]
     warnings: tuple[str, ...] = ()
     wiener_filter: bool = False
+    first_stems: float = 0.0
+    """Seconds of the processing time until the first samples of the stems were written."""
     skipped: bool = False
     """The stems are those of an earlier run; what that run recorded is told of them."""
     null_db: float | None = None

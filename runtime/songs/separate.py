@@ -107,10 +107,8 @@ def separate_file(
             _output(separator, song, source, files, options, targets or {}, sink) as output,
             closing(ahead(stream, on_close=run.cancel, cancel=run)) as blocks,
         ):
-            for block in blocks:
-                output.write(dict(zip(names, block, strict=True)))
-                run.check()
-        report = _report(separator, path, song, heard, output, options, time.perf_counter() - began)
+            first = _written(blocks, output, names, run) - began
+        report = _report(separator, path, song, heard, output, options, (first, time.perf_counter() - began))
         if not to_files or not targets:
             return report
         if more and (files.joined or files.format in LOSSLESS):
@@ -118,6 +116,16 @@ def separate_file(
             parts = _tracks(targets, alike.channels) if files.joined else targets.values()
             report = replace(report, null_db=null_depth(alike, parts, report.gain))
     return _recorded(report, targets, made)
+
+
+def _written(blocks: Iterator[F32], output: Output, names: Sequence[str], run: Cancel) -> float:
+    """Write all blocks; the time (``perf_counter``) after the first."""
+    first = 0.0
+    for block in blocks:
+        output.write(dict(zip(names, block, strict=True)))
+        first = first or time.perf_counter()
+        run.check()
+    return first
 
 
 def _listened_to(separator: Separator | Chain, source: Source) -> Source:
@@ -182,8 +190,9 @@ def _report(
     heard: Source,
     output: Output,
     options: Options,
-    elapsed: float,
+    took: tuple[float, float],
 ) -> SongReport:
+    """``took``: seconds until the first samples were written, and in all."""
     written = output.written
     gain = next(iter(written.values())).gain
     cut = sum(stem.cut for stem in written.values())
@@ -193,7 +202,8 @@ def _report(
         model=separator.spec.name,
         provider=separator.provider,
         seconds=round(source.samples / source.sample_rate, 6),
-        processing_time=elapsed,
+        processing_time=took[1],
+        first_stems=took[0],
         gain=gain,
         outputs=tuple(Stem.of(written[name]) for name in separator.names(options)),
         warnings=(*source.song.warnings, *said, *notes(separator, options, source.song, gain, cut), *output.notes),

@@ -94,6 +94,20 @@ def test_work_abreast_runs_at_the_same_time_and_no_further_ahead() -> None:
     assert list(stream) == list(range(1, 8))
 
 
+def test_a_result_does_not_wait_for_the_next_item() -> None:
+    heard = threading.Event()
+
+    def live() -> Iterator[int]:
+        yield 1
+        assert heard.wait(5), "the first result is not there before the second item"
+        yield 2
+
+    stream = abreast(lambda i: i, live(), 2)
+    assert next(stream) == 1
+    heard.set()
+    assert list(stream) == [2]
+
+
 def test_an_exception_abreast_comes_in_its_turn_and_no_thread_is_left() -> None:
     def work(i: int) -> int:
         if i == 2:

@@ -60,7 +60,8 @@ def test_ratios_are_medians_of_neighbouring_runs(tmp_path: Path) -> None:
             "import json, pathlib, time, sys; left = pathlib.Path(sys.argv[1]);"
             "first, *rest = json.loads(left.read_text());"
             "left.write_text(json.dumps(rest));"
-            "print(json.dumps({'ready': time.time(), 'seconds': first, 'backend': 'none', 'peak_mb': 1}))"
+            "now = time.time(); said = {'ready': now, 'first': now, 'seconds': first, 'backend': 'none', 'peak_mb': 1};"
+            "print(json.dumps(said))"
         )
         return [sys.executable, "-c", code, str(left)]
 
