@@ -1,9 +1,13 @@
 """A real server in a process of its own, as tests and benchmarks start it."""
 
+import json
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,3 +30,22 @@ class Running:
 
 
 Serve = Callable[..., Running]
+
+
+def served(command: str, folder: Path, env: Mapping[str, str]) -> Running:
+    """Start ``ortsep serve ... --json`` as a command line in ``folder``; it answers when this returns."""
+    with (folder / "server.log").open("a") as log:
+        words = shlex.split(command)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=dict(env))
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, (folder / "server.log").read_text()
+    running = Running(process, json.loads(line)["address"], folder)
+    for patience in range(100):
+        try:
+            urllib.request.urlopen(f"{running.address}/healthz", timeout=10).close()
+            break
+        except OSError:
+            assert patience < 99 and process.poll() is None, (folder / "server.log").read_text()
+            time.sleep(0.1)
+    return running
