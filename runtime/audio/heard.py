@@ -34,6 +34,9 @@ WARNING = (
     "likely wrong; feed it the drums of a song model, as in: ortsep run htdemucs drums_mini SONG"
 )
 
+SAME = "drums only"
+"""How a model's own note begins that says the same of any song: one of the two is enough."""
+
 
 class Listener:
     """Takes a song's blocks and judges each ten seconds; memory does not grow with the song."""

@@ -1,5 +1,6 @@
 """What is said of a separation beside its figures: of the provider, the level, the rate, the model, the shifts."""
 
+from ortsep.audio.heard import SAME
 from ortsep.audio.song import Song
 from ortsep.chain import Chain
 from ortsep.models.spec import ModelSpec
@@ -7,8 +8,13 @@ from ortsep.options import Options
 from ortsep.separator import Separator
 
 
-def notes(separator: Separator | Chain, options: Options, song: Song, gain: float, cut: int) -> list[str]:
-    """Sentences for the report. ``gain`` (linear) went to all stems, ``cut`` samples were beyond full scale."""
+def notes(
+    separator: Separator | Chain, options: Options, song: Song, gain: float, cut: int, *, music: bool = False
+) -> list[str]:
+    """Sentences for the report. ``gain`` (linear) went to all stems, ``cut`` samples were beyond full scale.
+
+    ``music``: it was said already that the model knows drums alone and this is other music.
+    """
     spec, found = separator.spec, []
     if separator.provider_reason:
         found.append(separator.provider_reason)
@@ -21,7 +27,7 @@ def notes(separator: Separator | Chain, options: Options, song: Song, gain: floa
     if song.sample_rate != spec.sample_rate:
         found.append(f"resampled from {song.sample_rate} Hz to the model's {spec.sample_rate} Hz and back")
     found.extend(of_shifts(model.spec, options) for model in separator.models)
-    found.extend(spec.notes)
+    found.extend(note for note in spec.notes if not (music and note.startswith(SAME)))
     return [note for note in found if note]
 
 

@@ -197,6 +197,7 @@ def _report(
     gain = next(iter(written.values())).gain
     cut = sum(stem.cut for stem in written.values())
     said = [heard.warning] if isinstance(heard, Heard) and heard.warning else []
+    told = notes(separator, options, source.song, gain, cut, music=bool(said))
     return SongReport(
         song=str(path),
         model=separator.spec.name,
@@ -206,7 +207,7 @@ def _report(
         first_stems=took[0],
         gain=gain,
         outputs=tuple(Stem.of(written[name]) for name in separator.names(options)),
-        warnings=(*source.song.warnings, *said, *notes(separator, options, source.song, gain, cut), *output.notes),
+        warnings=(*source.song.warnings, *said, *told, *output.notes),
         wiener_filter=bool(options.wiener),
     )
 

@@ -12,7 +12,7 @@ import soundfile
 from fakes import WAVES, changed, faked, scaled
 from typer.testing import CliRunner
 
-from ortsep.audio.heard import PURE, TONAL, WARNING, Heard, Listener, features
+from ortsep.audio.heard import PURE, SAME, TONAL, WARNING, Heard, Listener, features
 from ortsep.audio.sources import ArraySource
 from ortsep.base.arrays import F32
 from ortsep.chain import Chain
@@ -139,6 +139,7 @@ def test_a_file_is_separated_and_its_report_says_so(tmp_path: Path, residual: bo
         files, options = Files(output=tmp_path / "out"), Options(stems=("kick",), residual=residual)
         report = separate_file(separator, tmp_path / "song.wav", files, options)
     assert report.warnings.count(WARNING) == times and len(report.stems) == 1 + residual
+    assert sum(each.startswith(SAME) for each in report.warnings) == 1 - times, "not the same in two sentences"
 
 
 def test_the_command_says_it_and_goes_on(tmp_path: Path) -> None:
