@@ -28,7 +28,8 @@ def with_fixed_shapes(
 ) -> tuple[onnx.ModelProto, ModelSpec]:
     """The model for one chunk at a time, of the spec's length, and the spec that says so. The model is changed.
 
-    What hears a whole song, or blocks of any length, keeps its frames free, and ``say`` is told.
+    What hears a whole song, or blocks of any length, keeps its frames free: a session for CoreML fixes them at those of
+    a block, and what is shorter runs on the CPU. ``say`` is told.
     """
     if spec.chunks is not None and not isinstance(spec.chunks.takes, Fixed):
         takes, length = spec.chunks.takes, spec.chunks.length
@@ -38,10 +39,15 @@ def with_fixed_shapes(
     sizes = free_sizes(spec, model)
     if spec.chunks is None:
         batches = {v.type.tensor_type.shape.dim[0].dim_param for v in model.graph.input} - {""}
-        kept = sorted(sizes.keys() - batches)
+        kept = {name: size for name, size in sizes.items() if name not in batches}
         sizes = {name: size for name, size in sizes.items() if name in batches}
         if kept:
-            say(f"{spec.name}: {', '.join(kept)} stays free, since it hears blocks of any length")
+            end = (
+                "runs in parts, on the CPU alone"
+                if spec.parts
+                else "; ".join(f"CoreML gets {n}" for n in kept.values())
+            )
+            say(f"{spec.name}: {', '.join(kept)} stays free, since it hears blocks of any length; {end}")
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:

@@ -10,7 +10,7 @@ Sources: the operators and their notes in ONNX Runtime's page of its CoreML exec
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -19,7 +19,7 @@ from onnx import numpy_helper, shape_inference
 
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch
-from ortsep.engine.stft import frame_count
+from ortsep.engine.sizes import sizes_of
 from ortsep.export.graph.builder import MICROSOFT
 from ortsep.graphs.model import Model
 from ortsep.graphs.session import KEPT_APART
@@ -54,6 +54,7 @@ CONSTANT = {
     "Gemm": (1,),
     "Slice": (1, 2, 3, 4),
     "Split": (1,),
+    "GatherND": (1,),
     "Reshape": (1,),
     "Squeeze": (1,),
     "Unsqueeze": (1,),
@@ -90,15 +91,7 @@ def free_sizes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, int]:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.dim_param:
                 continue
-            known: dict[int, int] = {0: 1}
-            if value.name == "magnitude" and spec.blocks is not None:
-                known[3] = spec.blocks.frames
-            elif value.name == "magnitude" and spec.bands is not None:
-                known[3] = spec.bands.window
-            elif value.name == "mix" and spec.chunks is not None:
-                known[2] = spec.chunks.length
-            elif value.name == "spectrum" and spec.chunks is not None and spec.stft is not None:
-                known[3] = frame_count(spec.stft, spec.chunks.length)
+            known = sizes_of(spec, value.name)
             if axis not in known:
                 raise ModelError(
                     f"{value.name} is free in axis {axis}, of which the spec says nothing; export it again"
@@ -200,13 +193,23 @@ def pieces(nodes: list[onnx.NodeProto], taken: list[bool]) -> int:
 
 
 def fits(model: Model) -> dict[str, list[Fit]]:
-    """How each graph of a model fits each target, its free dimensions fixed at one block or chunk."""
+    """How each graph of a model fits each target, its free dimensions fixed at one block or chunk, as a session for
+    CoreML fixes them. A graph that runs in parts is one for browsers alone: the parts have no shapes."""
     found = {}
     for member in model.members:
         path = model.file(member)
         loaded = as_loaded(path, free_sizes(model.spec, onnx.load(str(path), load_external_data=False)))
-        found[member.file] = [*(fit(loaded, target) for target in TARGETS), web_fit(loaded, path.stat().st_size)]
+        each = [fit(loaded, target) for target in TARGETS]
+        if model.spec.parts:
+            each = [replace(one, taken=0, pieces=0, reasons=((_PARTS.format(one), one.nodes),)) for one in each]
+        found[member.file] = [*each, web_fit(loaded, path.stat().st_size)]
     return found
+
+
+_PARTS = (
+    "it runs in parts, on the CPU alone, in constant memory; whole and with fixed frames {0.taken} of {0.nodes} nodes "
+    "would be taken in {0.pieces} pieces"
+)
 
 
 def web_fit(model: onnx.ModelProto, size: int) -> Fit:

@@ -19,6 +19,7 @@ from ortsep.engine.chunks import Chunk, Span, reading, with_tail
 from ortsep.engine.domains import Chunked, Domain, Heard, domain_of
 from ortsep.engine.level import Level
 from ortsep.engine.plan import PLAIN, Variant
+from ortsep.engine.sizes import all_sizes
 from ortsep.engine.stft import frame_count
 from ortsep.graphs.foreign import open_session
 from ortsep.graphs.model import Model
@@ -78,6 +79,7 @@ class Graphs:
                         provider=self._provider,
                         threads=_shared(self.model, self.threads, self.blocks)[1],
                         observer=self._observer,
+                        sizes=all_sizes(self.model.spec),
                     )
                     if part is None
                     else Session(path, provider=self._provider, threads=1, observer=self._observer, part=part)

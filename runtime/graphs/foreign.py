@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ortsep.base.arrays import F32
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import ModelError
 from ortsep.graphs.layout import rearranged
-from ortsep.graphs.session import Observer, Session, Tensor
+from ortsep.graphs.session import Observer, Session, Sizes, Tensor
 from ortsep.graphs.tuned import Setting
 from ortsep.models.axes import OURS, measure
 from ortsep.models.spec import ModelSpec
@@ -103,8 +104,9 @@ def open_session(
     provider: str | Setting = "auto",
     threads: int | None = None,
     observer: Observer | None = None,
+    sizes: Sizes = MappingProxyType({}),
 ) -> Session:
     """The session of a graph that gives ``stems`` stems: ours as it is, another under our names."""
     if spec.tensors.names:
         return Foreign(path, spec, stems, provider=provider, threads=threads, observer=observer)
-    return Session(path, provider=provider, threads=threads, observer=observer)
+    return Session(path, provider=provider, threads=threads, observer=observer, sizes=sizes)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ from ortsep.models.parts import Part
 
 BOUND = ("cuda",)
 """Providers whose memory is not the CPU's, by ONNX Runtime's names of their devices."""
+FIXED = ("coreml",)
+"""Providers that take no node of which a dimension is free."""
+Sizes = Mapping[str, Mapping[int, int]]
+"""By the names of inputs and by axes."""
 KEPT_APART = ["MatMulAddFusion"]
 """Fusions of ONNX Runtime that make what CoreML refuses: a Gemm of all tokens at once, more than 16384 of them."""
 TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -61,7 +66,8 @@ class Session:
     ``provider`` is the name of the provider that really took the graph, ``inputs`` and ``outputs`` its tensors,
     ``metadata`` the file's metadata_props. ``reason`` says why the provider is not the one to be expected, where so.
     A provider by name runs as ortsep thinks best, ``auto`` as ``doctor --tune`` found best, a whole ``Setting`` as it
-    says.
+    says. ``sizes``: what free dimensions are fixed at for a provider that takes nothing of a graph of any size; what is
+    of another size runs on the CPU.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class Session:
         threads: int | None = None,
         observer: Observer | None = None,
         part: Part | None = None,
+        sizes: Sizes = MappingProxyType({}),
     ) -> None:
         if not path.exists():
             raise FileMissing(f"there is no model file {path}; export one with: ortsep export NAME")
@@ -89,7 +96,7 @@ class Session:
         setting.apply(options)
         self._observer.opening(options)
         try:
-            self._session = _open(_form(path, setting), options, chosen, threads, part)
+            self._session = _open(_form(path, setting), options, chosen, threads, part, sizes)
         except Exception as error:
             if isinstance(error, OrtsepError):
                 raise
@@ -116,7 +123,9 @@ class Session:
         self._describe()
         self._bindable = self.provider in BOUND and bindable(self._session)
         self._bound: dict[tuple[str, ...], Bound] = {}
-        self._binding = threading.Lock()
+        self._lock = threading.Lock()
+        self._threads, self._fixed = threads, bool(sizes) and self.provider in FIXED
+        self._of_any_size: Session | None = None
 
     def _describe(self) -> None:
         """Keep the names, shapes, types and metadata of the graph. Raises ModelError."""
@@ -148,6 +157,8 @@ class Session:
         A batch of another size than the graph takes is filled with zeros, or run in parts. Raises Cancelled as soon as
         ``cancel`` is set, ModelError where the graph refuses the inputs.
         """
+        if self._fixed and any(_other(t.shape, feeds[t.name]) for t in self.inputs if t.name in feeds):
+            return self._free().run(feeds, outputs, cancel)
         names = tuple(outputs or [t.name for t in self.outputs])
         given = {len(value) if value.ndim else 0 for value in feeds.values()}
         size, count = self.batch, max(given, default=0)
@@ -158,6 +169,14 @@ class Session:
             part = {name: _filled(value[at : at + size], size) for name, value in feeds.items()}
             parts.append([result[: count - at] for result in self._once(part, names, cancel)])
         return [np.concatenate(results) if len(parts) > 1 else results[0] for results in zip(*parts, strict=True)]
+
+    def _free(self) -> "Session":
+        """The same graph on the CPU, which takes any size; loaded when it is first needed, and said."""
+        with self._lock:
+            if self._of_any_size is None:
+                self._of_any_size = Session(self.path, provider="cpu", threads=self._threads, observer=self._observer)
+                self.reason = f"what is of another size than provider {self.provider} was fixed at ran on the CPU"
+            return self._of_any_size
 
     def given(self, feeds: Mapping[str, F32]) -> dict[str, npt.NDArray[Any]]:
         """``feeds`` as the graph itself takes them at a time: its names, axes, element types and batch."""
@@ -190,7 +209,7 @@ class Session:
         if not self._bindable:
             results: list[F32] = self._session.run(outputs, feeds, options)
             return results
-        with self._binding:
+        with self._lock:
             if outputs not in self._bound:
                 self._bound[outputs] = Bound(self._session, self.provider, outputs)
         return self._bound[outputs].run(feeds, options)
@@ -239,14 +258,21 @@ def _form(path: Path, setting: Setting) -> Path:
     return used(form)
 
 
-def _open(path: Path, options: Any, provider: str, threads: int | None, part: Part | None) -> Any:
+def _open(
+    path: Path,
+    options: Any,
+    provider: str,
+    threads: int | None,
+    part: Part | None,
+    sizes: Sizes = MappingProxyType({}),
+) -> Any:
     import onnxruntime as ort
 
     names: list[Any] = [] if provider == "cpu" else [(PROVIDERS[provider], provider_options(provider, path, threads))]
     names.append(PROVIDERS["cpu"])
     settings = {}
     if provider in WHOLE:
-        fix_batch(options, path)
+        fix_batch(options, path, sizes if provider in FIXED else {})
     if provider == "coreml":
         settings["disabled_optimizers"] = KEPT_APART
     if part is None:
@@ -257,12 +283,19 @@ def _open(path: Path, options: Any, provider: str, threads: int | None, part: Pa
     return session
 
 
-def fix_batch(options: Any, path: Path) -> None:
-    """Have a free batch be one: CoreML takes no node of a graph whose dimensions are free, and OpenVINO 2025.4 mistakes
-    the channels of an MDX-Net for its bins then."""
+def fix_batch(options: Any, path: Path, sizes: Sizes = MappingProxyType({})) -> None:
+    """Have a free batch be one, and other free dimensions what ``sizes`` says: CoreML takes no node of a graph whose
+    dimensions are free, and OpenVINO 2025.4 mistakes the channels of an MDX-Net for its bins then."""
     for tensor in read_signature(path).inputs:
-        if tensor.shape and isinstance(tensor.shape[0], str):
-            options.add_free_dimension_override_by_name(tensor.shape[0], 1)
+        for axis, dimension in enumerate(tensor.shape):
+            size = {0: 1, **sizes.get(tensor.name, {})}.get(axis)
+            if isinstance(dimension, str) and size is not None:
+                options.add_free_dimension_override_by_name(dimension, size)
+
+
+def _other(shape: tuple[int | str | None, ...], value: F32) -> bool:
+    """Whether an array is of another size than ``shape`` fixes, the batch aside."""
+    return any(isinstance(n, int) and n != size for n, size in zip(shape[1:], value.shape[1:], strict=False))
 
 
 def _no_model(path: Path, error: Exception) -> ModelError:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ortsep.engine.chunks import make_plan
 from ortsep.engine.network import Graphs, Network
 from ortsep.graphs.model import Model
 from ortsep.graphs.providers import LOWER, PROVIDERS, WHOLE, Verdict, provider_options
-from ortsep.graphs.session import fix_batch
+from ortsep.graphs.session import FIXED, fix_batch
 from ortsep.graphs.tuned import EXACT
 
 Feeds = Mapping[str, npt.NDArray[Any]]
@@ -73,8 +74,10 @@ def _our_feeds(model: Model, network: Network) -> dict[str, F32]:
     return network.example(mix)
 
 
-def open_session(graph: Path, provider: str, options: Mapping[str, str], profile: Path | None) -> Any:
-    """An ONNX Runtime session on ``provider``, with the CPU behind it."""
+def open_session(
+    graph: Path, provider: str, options: Mapping[str, str], profile: Path | None, feeds: Feeds | None = None
+) -> Any:
+    """An ONNX Runtime session on ``provider``, with the CPU behind it; for ``feeds`` where it needs to know sizes."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -86,7 +89,9 @@ def open_session(graph: Path, provider: str, options: Mapping[str, str], profile
     if provider != PROVIDERS["cpu"]:
         names.append(PROVIDERS["cpu"])
     if provider in {PROVIDERS[name] for name in WHOLE}:
-        fix_batch(settings, graph)
+        fixed = provider in {PROVIDERS[name] for name in FIXED}
+        sizes = {name: dict(enumerate(value.shape)) for name, value in (feeds or {}).items()} if fixed else {}
+        fix_batch(settings, graph, sizes)
     return ort.InferenceSession(str(graph), settings, names)
 
 
@@ -97,13 +102,14 @@ def examine(
     *,
     judge_speed: bool = True,
     runs: int = 3,
-    opener: Open = open_session,
+    opener: Open | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Verdict:
     """Try ``provider`` (ortsep's name or ONNX Runtime's) on ``graph`` against the CPU. What goes wrong is the reason.
 
     One that computes in float32 is usable from ``EXACT`` dB on. ``judge_speed``: a provider slower than the CPU is not.
     """
+    opener = opener or partial(open_session, feeds=feeds)
     name = short_name(provider)
     provider, gate = PROVIDERS.get(name, provider), LOWER.get(name, GATE)
     verdict = Verdict(name, installed=True)

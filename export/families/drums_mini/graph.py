@@ -117,8 +117,11 @@ class DrumsMini(nn.Module):
         return torch.softmax(self.logits(power), 1)[:, :, :, self.band]
 
 
-def build_graph(network: DrumsMini, name: str) -> onnx.ModelProto:
-    """``magnitude`` [B, 2, F, T] -> ``masks`` [B, 5, 2, F, T], B and T free, normalisations folded in float64."""
+def build_graph(network: DrumsMini, name: str, *, coreml: bool = False) -> onnx.ModelProto:
+    """``magnitude`` [B, 2, F, T] -> ``masks`` [B, 5, 2, F, T], B and T free, normalisations folded in float64.
+
+    ``coreml``: with GatherND in place of Gather, which ONNX Runtime's provider for CoreML has not.
+    """
     arch = network.arch
     state = {k: v.double().numpy() for k, v in network.state_dict().items() if v.is_floating_point()}
     g = Graph(name)
@@ -161,6 +164,10 @@ def build_graph(network: DrumsMini, name: str) -> onnx.ModelProto:
         x = g.conv_transpose(x, weight, bias, stride=(2, 1), pads=(1, 1, 1, 1))
     x = g.scope("masks").conv(x, state["head.weight"], state["head.bias"])
     x = g.op("Softmax", g.reshape(x, 0, len(STEMS), 2, arch.bands, -1), axis=1)
-    x = g.op("Gather", x, g.const(band, np.int64), axis=3)
+    if coreml:
+        x = g.op("GatherND", g.transpose(x, 3, 0, 1, 2, 4), g.const(band[:, None], np.int64))
+        x = g.transpose(x, 1, 2, 3, 0, 4)
+    else:
+        x = g.op("Gather", x, g.const(band, np.int64), axis=3)
     g.output(x, "masks", ["batch", len(STEMS), 2, arch.bins, "frames"])
     return g.model()

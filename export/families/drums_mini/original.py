@@ -37,6 +37,9 @@ class Mini(Original):
         """The graph has operators of the ONNX standard only, ``portable`` or not."""
         yield f"{self.spec.name}.onnx", build_graph(self.model, self.spec.name)
 
+    def graphs_for(self, target: str) -> Iterator[tuple[str, onnx.ModelProto]]:
+        yield f"{self.spec.name}.onnx", build_graph(self.model, self.spec.name, coreml=target == "coreml")
+
     def transform(self, mix: F32, member: int = 0) -> Complex:
         result: Complex = self._stft(torch.from_numpy(mix).double()).numpy()
         return result
