@@ -24,6 +24,7 @@ from ortsep.export.family import (
     open_original,
 )
 from ortsep.export.fixed import precision_for, with_fixed_shapes
+from ortsep.export.graph.builder import foreign_domains
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.precision import GATES, measure_time, open_graph, with_precision
 from ortsep.export.weights.numpy_pickle import holds_arrays
@@ -269,7 +270,7 @@ def write_export(
                 for figure in measured:
                     say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:g})")
                 say(f"{time.stage}: {time.ratio:.2f} of the time of fp32 ({time.seconds:.3f} s, {time.machine})")
-            domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+            domains = foreign_domains(model.graph.node)
             spec = attached_spec(exact) or spec
             if target:
                 model, spec = with_fixed_shapes(model, spec, say)

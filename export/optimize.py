@@ -16,6 +16,7 @@ from ortsep.base.apart import NoAnswer, ask
 from ortsep.base.decibels import snr
 from ortsep.base.errors import FileMissing, ModelError, OrtsepError, OutputError, UsageError
 from ortsep.base.whole import scratch
+from ortsep.export.graph.builder import foreign_domains
 from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES, run_graph, with_precision
 from ortsep.export.passes import PassReport, optimize
@@ -223,7 +224,7 @@ def _described(source: Path, model: onnx.ModelProto, *, portable: bool, precisio
     spec = from_json(text) if text is not None else _recognised(source)
     if spec is None:
         return
-    own = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    own = foreign_domains(model.graph.node)
     chosen = spec.precision if precision == "fp32" else precision
     kept = tuple(f for f in spec.validation if not f.stage.startswith("optimize:"))
     attach_spec(model, replace(spec, portable=not own, precision=chosen, validation=(*kept, figure)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from ortsep.base.errors import ModelError
+from ortsep.export.graph.builder import all_nodes
 from ortsep.export.graph.files import save_model
 from ortsep.export.passes import optimize
 from ortsep.export.passes.standard import standard_attention, standard_rotary
@@ -17,7 +18,7 @@ STANDARD = ("", "ai.onnx")
 
 def own_operators(model: onnx.ModelProto) -> list[str]:
     """The operators of a graph that are not in the ONNX standard."""
-    return sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in STANDARD})
+    return sorted({f"{n.domain}.{n.op_type}" for n in all_nodes(model.graph.node) if n.domain not in STANDARD})
 
 
 def portable_form(graph: Path, say: Callable[[str], None] = lambda _: None) -> Path | None:
@@ -34,6 +35,8 @@ def portable_form(graph: Path, say: Callable[[str], None] = lambda _: None) -> P
         return None
     say(f"making a portable form of {graph.name} ...")
     made, _ = optimize(model, [standard_rotary, standard_attention])
+    if own_operators(made) and any(node.op_type == "Scan" for node in made.graph.node):
+        raise ModelError(f"{graph.name} has operators of ONNX Runtime's own in a loop; export it again with --portable")
     if left := own_operators(made):
         raise ModelError(
             f"{graph.name} has no portable form: nothing of the ONNX standard takes the place of {left[0]}"

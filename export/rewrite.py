@@ -11,6 +11,7 @@ from ortsep import __version__
 from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError, UsageError
 from ortsep.base.whole import whole_folder
+from ortsep.export.graph.builder import foreign_domains
 from ortsep.export.graph.files import attach_spec, parameter_count, save_model
 from ortsep.export.graph.rename import with_our_tensors
 from ortsep.export.passes import optimize
@@ -56,7 +57,7 @@ def _one(source: Path, target: Path, given: ModelSpec, member: Member, spec: Mod
             f"{source} was not written anew: the result keeps {db:.1f} dB of it, below {GATE:g}; report it"
         )
     say(f"{source.name}: {len(model.graph.node)} nodes, {db:.1f} dB against the given file (gate {GATE:g})")
-    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    domains = foreign_domains(model.graph.node)
     own = replace(
         spec,
         exporter=f"ortsep {__version__}",

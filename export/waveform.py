@@ -15,6 +15,7 @@ from ortsep.base.decibels import snr
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch, whole_folder
 from ortsep.export.family import Original
+from ortsep.export.graph.builder import foreign_domains
 from ortsep.export.graph.files import attach_spec, attached_spec, parameter_count, save_model
 from ortsep.export.graph.waveform import Part, waveform_graph, waveform_samples, waveform_spec
 from ortsep.export.passes import optimize
@@ -55,7 +56,7 @@ def write_waveform(
         card=spec.entry if named else spec.card,
         exporter=f"ortsep {__version__}",
         parameters=spec.parameters or sum(parameter_count(part.model) for part in parts),
-        portable=not {node.domain for node in made.graph.node} - {"", "ai.onnx"},
+        portable=not foreign_domains(made.graph.node),
         validation=(Figure("waveform: one chunk of noise", db, GATE, "STFT outside the graph"),),
     )
     with whole_folder(folder, "choose another with --output", stale="*.onnx") as working:

@@ -5,7 +5,7 @@ Names are deterministic, so that exporting the same weights twice gives the same
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Graph:
         self.opset = opset
         self.prefix = ""
         self._nodes: list[onnx.NodeProto] = []
+        self._casts: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -79,6 +80,14 @@ class Graph:
             self._by_content[key] = name
         return self._by_content[key]
 
+    def half(self, value: Any) -> str:
+        """Store a constant as float16 and widen it, once, whatever body reads it."""
+        stored = self.const(value, np.float16)
+        name = f"{stored}_wide"
+        if not any(node.output[0] == name for node in self._casts):
+            self._casts.append(helper.make_node("Cast", [stored], [name], name=name, to=TensorProto.FLOAT))
+        return name
+
     def ints(self, *values: int) -> str:
         """Store a 1-D int64 constant: a shape, axes, slice bounds."""
         return self.const(np.asarray(values), np.int64)
@@ -94,6 +103,18 @@ class Graph:
         outs = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(kind, list(inputs), outs, name=name, domain=domain, **attributes))
         return outs
+
+    def scan(self, x: str, body: Callable[[str], str]) -> str:
+        """``body`` of each entry of x along its first axis, one after the other; the results stacked.
+
+        What the body reads of the graph around it, its weights above all, is there once.
+        """
+        self._count += 1
+        given, around, self._nodes = f"{self.prefix}each_{self._count}", self._nodes, []
+        made, nodes = body(given), self._nodes
+        self._nodes = around
+        ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, None)] for name in (given, made)]
+        return self.op("Scan", x, body=helper.make_graph(nodes, given, *ends), num_scan_inputs=1)
 
     # -- the operators that networks are made of ------------------------------------------------------------------
 
@@ -229,16 +250,31 @@ class Graph:
 
     def model(self, doc: str = "") -> onnx.ModelProto:
         """The checked model. Raises onnx.checker.ValidationError for a graph that is not well formed."""
-        used = {name for node in self._nodes for name in node.input}
+        nodes = [*self._casts, *self._nodes]
+        used = {name for node in all_nodes(nodes) for name in node.input}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, [], doc)
-        domains = sorted({node.domain for node in self._nodes} - {""})
+        graph = helper.make_graph(nodes, self.name, self._inputs, self._outputs, [], doc)
+        domains = sorted(foreign_domains(nodes))
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in domains)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ortsep")
         for tensor in constants:  # one by one: helper would copy them all twice, and Ctrl-C wait for it
             model.graph.initializer.append(tensor)
         check_model(model)
         return model
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g.node)
+
+
+def foreign_domains(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """The domains of operators that are not of the ONNX standard."""
+    return {node.domain for node in all_nodes(nodes)} - {"", "ai.onnx"}
 
 
 def check_model(model: onnx.ModelProto) -> None:

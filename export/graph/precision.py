@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ortsep.base.errors import UsageError
 from ortsep.base.whole import scratch
+from ortsep.export.graph.builder import all_nodes
 from ortsep.models.spec import Timing
 
 Run = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -113,7 +114,15 @@ def _survives(array: np.ndarray[Any, Any]) -> bool:
 
 
 def int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """MatMul and Gemm with constant weights in 8-bit integers, one scale a column; convolutions stay float32."""
+    """MatMul and Gemm with constant weights in 8-bit integers, one scale a column; convolutions stay float32.
+
+    Raises UsageError where the products lie in a loop: ONNX Runtime's quantiser makes graphs of them that don't load.
+    """
+    if any(node.op_type == "Scan" for node in model.graph.node):
+        raise UsageError(
+            f"int8 can't go into the loops of {model.graph.name or 'this graph'}; export it with --portable, where it "
+            "has none"
+        )
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))  # it advises through the root logger
@@ -125,6 +134,7 @@ def int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
             copy,
             path,
             op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=_batched(copy),
             per_channel=True,
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
@@ -134,6 +144,12 @@ def int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
     made.metadata_props.extend(model.metadata_props)
     made.producer_name = model.producer_name
     return made
+
+
+def _batched(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with several matrices at once, of which ONNX Runtime takes no scale a column."""
+    several = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 2}
+    return [node.name for node in all_nodes(model.graph.node) if node.op_type == "MatMul" and node.input[1] in several]
 
 
 def open_graph(model: onnx.ModelProto | Path) -> Run:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import onnx
 
-from ortsep.export.graph.builder import check_model, without_initializers
+from ortsep.export.graph.builder import check_model, foreign_domains, without_initializers
 from ortsep.export.passes.editor import Editor
 
 Pass = Callable[[Editor], int]
@@ -60,7 +60,7 @@ def _interface(model: onnx.ModelProto) -> list[bytes]:
 
 
 def _domains(model: onnx.ModelProto) -> set[str]:
-    return {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    return foreign_domains(model.graph.node)
 
 
 OF_BOTH: dict[str, Callable[[onnx.ModelProto, onnx.ModelProto], bool]] = {

@@ -168,3 +168,36 @@ def test_an_export_says_what_its_precision_costs_and_gains(tmp_path: Path) -> No
     assert any("of the time of fp32" in line for line in said)
     shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "n")]).stdout
     assert f"ratio {timing.ratio}" in shown and f"db {figure.db}" in shown
+
+
+def looped(shape: tuple[int, ...]) -> onnx.ModelProto:
+    """A product in a loop over the first axis, or with several matrices at once."""
+    g = Graph("loop")
+    x, weight = g.input("x", ["N", 4, 64]), np.random.default_rng(0).standard_normal(shape)
+    once = g.op("MatMul", x, g.const(np.random.default_rng(1).standard_normal((64, 64))))
+    if len(shape) > 2:
+        g.output(g.op("MatMul", once, g.const(weight)), "y", ["N", 4, 64])
+    else:
+        g.output(g.scan(once, lambda each: g.op("MatMul", each, g.const(weight))), "y", ["N", 4, 64])
+    return g.model()
+
+
+def test_int8_says_that_it_does_not_go_into_loops() -> None:
+    with pytest.raises(UsageError, match="int8 can't go into the loops of loop; export it with --portable"):
+        with_precision(looped((64, 64)), "int8")
+
+
+def test_int8_leaves_products_with_several_matrices() -> None:
+    """ONNX Runtime refuses them, and only when they run."""
+    model, x = looped((3, 64, 64)), np.random.default_rng(2).standard_normal((3, 4, 64)).astype(np.float32)
+    made = with_precision(model, "int8")
+    assert [node.op_type for node in made.graph.node].count("MatMul") == 1
+    assert snr(run_graph(model, {"x": x})["y"], run_graph(made, {"x": x})["y"]) > 20
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_halves_reach_into_loops(count: int) -> None:
+    model, x = looped((64, 64)), np.random.default_rng(2).standard_normal((count, 4, 64)).astype(np.float32)
+    made = with_precision(model, "fp16-weights")
+    assert {t.data_type for t in made.graph.initializer} == {onnx.TensorProto.FLOAT16}
+    assert 50 < snr(run_graph(model, {"x": x})["y"], run_graph(made, {"x": x})["y"]) < 80
