@@ -1,6 +1,6 @@
 """Graphs for targets that take less than ONNX Runtime's CPU provider: fixed shapes, and what else the target asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import onnx
@@ -48,9 +48,33 @@ def with_fixed_shapes(
                 else "; ".join(f"CoreML gets {n}" for n in kept.values())
             )
             say(f"{spec.name}: {', '.join(kept)} stays free, since it hears blocks of any length; {end}")
+    return _fixed(model, sizes), spec
+
+
+def input_shapes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of a graph's inputs for one block or chunk. Raises ModelError where the spec doesn't say."""
+    sizes = free_sizes(spec, model)
+    return {
+        value.name: tuple(sizes.get(dim.dim_param, dim.dim_value) for dim in value.type.tensor_type.shape.dim)
+        for value in model.graph.input
+    }
+
+
+def fixed_like(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """The model for inputs of just these shapes. It is changed."""
+    sizes = {
+        dim.dim_param: size
+        for value in model.graph.input
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False)
+        if dim.dim_param
+    }
+    return _fixed(model, sizes)
+
+
+def _fixed(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
     del model.graph.value_info[:]
-    return model, spec
+    return model

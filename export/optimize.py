@@ -16,11 +16,13 @@ from ortsep.base.apart import NoAnswer, ask
 from ortsep.base.decibels import snr
 from ortsep.base.errors import FileMissing, ModelError, OrtsepError, OutputError, UsageError
 from ortsep.base.whole import scratch
+from ortsep.export.fixed import fixed_like, input_shapes, precision_for, with_fixed_shapes
 from ortsep.export.graph.builder import foreign_domains
 from ortsep.export.graph.files import attach_spec, save_model
 from ortsep.export.graph.precision import GATES, run_graph, with_precision
 from ortsep.export.passes import PassReport, optimize
 from ortsep.export.passes.norms import step_means, step_norm
+from ortsep.export.portable import own_operators
 from ortsep.export.simplify import Simplified, simplify
 from ortsep.graphs.recognised import foreign_spec
 from ortsep.models.spec import METADATA_KEY, Figure, ModelSpec, from_json
@@ -80,20 +82,23 @@ def optimize_file(
     gate: float | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     runs: int = RUNS,
+    target: str = "",
     say: Say = lambda _: None,
 ) -> Optimized:
     """Rewrite ``source`` into ``output``, unless the result differs from it by more than ``gate`` allows.
 
     ``simplified``: onnxsim behind the passes, kept where it gains. ``shapes`` gives inputs with free dimensions their
-    sizes. Metadata stays, stems.txt is copied beside the result; external data is read and becomes part of the one
-    file. Raises FileMissing, ModelError where the file is no graph that runs or the result is not equal, UsageError for
-    shapes that don't fit, OutputError, MissingDependency without onnxsim.
+    sizes. ``target``: for ``coreml`` or ``web``, as an export is. Metadata stays, stems.txt is copied beside it, and
+    external data becomes part of the one file. Raises FileMissing, ModelError where the file is no graph that runs or
+    the result is not equal, UsageError for shapes that don't fit, OutputError, MissingDependency without onnxsim.
     """
+    precision, portable = precision_for(target, precision), portable or bool(target)
     gate = gate if gate is not None else GATE if precision == "fp32" else GATES[precision]
     if output.exists() and output.resolve() == source.resolve():
         raise UsageError(f"{output} is the file to optimise itself; write the result elsewhere with -o")
     model = _loaded(source)
-    inputs = seeded_inputs(source, shapes or {})
+    spec = _spec_of(source, model)
+    inputs = seeded_inputs(source, {**(input_shapes(spec, model) if target and spec else {}), **(shapes or {})})
     made, reports = optimize(model, portable=portable)
     for report in reports:
         if report.changed:
@@ -104,6 +109,8 @@ def optimize_file(
     if precision == "fp32" and not any(report.changed for report in reports) and not (found and found.kept):
         say("no pass found anything to change: the graph is written as it is")
     made = with_precision(made, precision, say)
+    if target:
+        made, spec = _for_target(made, spec, inputs, say)
     with scratch("ortsep-optimize") as folder:
         fast = folder / "optimized.onnx"
         save_model(made, fast)
@@ -116,7 +123,8 @@ def optimize_file(
         sizes = {name: list(value.shape) for name, value in inputs.items()}
         before, after = _measured({"before": source, "after": fast}, sizes, runs, say)
         figure = Figure(f"optimize: {precision} against the given file, noise", db, gate, "given graph, float32")
-        _described(source, made, portable=portable, precision=precision, figure=figure)
+        if spec is not None:
+            _describe(made, spec, precision=precision, figure=figure)
         save_model(made, output)
     _copy_manifest(source.parent, output.parent, say)
     sides = [
@@ -218,12 +226,25 @@ def _measured(
     return medians
 
 
-def _described(source: Path, model: onnx.ModelProto, *, portable: bool, precision: str, figure: Figure) -> None:
-    """Bring the spec of a file up to date, or give one to another program's that is recognised: its key changes."""
+def _spec_of(source: Path, model: onnx.ModelProto) -> ModelSpec | None:
+    """The spec in a file, or that of another program's that is recognised."""
     text = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
-    spec = from_json(text) if text is not None else _recognised(source)
-    if spec is None:
-        return
+    return from_json(text) if text is not None else _recognised(source)
+
+
+def _for_target(
+    model: onnx.ModelProto, spec: ModelSpec | None, inputs: Mapping[str, Any], say: Say
+) -> tuple[onnx.ModelProto, ModelSpec | None]:
+    """The model with fixed shapes, and its spec: as the spec has them, else as the ``inputs``. It is changed."""
+    if left := own_operators(model):
+        raise ModelError(f"{left[0]} is an operator of its own, in whose place nothing of the ONNX standard is known")
+    if spec is not None:
+        return with_fixed_shapes(model, spec, say)
+    return fixed_like(model, {name: value.shape for name, value in inputs.items()}), None
+
+
+def _describe(model: onnx.ModelProto, spec: ModelSpec, *, precision: str, figure: Figure) -> None:
+    """Write a spec that is up to date: of a file recognised too, whose key changes."""
     own = foreign_domains(model.graph.node)
     chosen = spec.precision if precision == "fp32" else precision
     kept = tuple(f for f in spec.validation if not f.stage.startswith("optimize:"))

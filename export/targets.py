@@ -94,7 +94,8 @@ def free_sizes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, int]:
             known = sizes_of(spec, value.name)
             if axis not in known:
                 raise ModelError(
-                    f"{value.name} is free in axis {axis}, of which the spec says nothing; export it again"
+                    f"{value.name} is free in axis {axis}, of which the spec says nothing; export it again, or make "
+                    "ortsep's own file of it: ortsep adopt --rewrite"
                 )
             sizes[dim.dim_param] = known[axis]
     return sizes

@@ -135,6 +135,7 @@ def optimize(
     portable: flags.Portable = False,
     simplify: flags.Simplify = False,
     precision: flags.Precise = choices.Precision.fp32,
+    target: flags.ExportTarget = None,
     json_: flags.Json = False,
     quiet: flags.Quiet = False,
     debug: flags.Debug = False,
@@ -143,6 +144,7 @@ def optimize(
         from ortsep.commands.make import optimize_command
 
     ways: dict[str, Any] = {"portable": portable, "simplified": simplify, "precision": precision.value}
+    ways["target"] = target or ""
     _leave(optimize_command(model, output, shape or [], gate, **ways, as_json=json_, quiet=quiet))
 
 

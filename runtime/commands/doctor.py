@@ -17,7 +17,7 @@ from ortsep.base.errors import OutputError
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
 from ortsep.graphs.portable import MOST, forms
-from ortsep.graphs.providers import MEND, PROVIDERS, Verdict, choose_provider, runtime_packages, write_verdict
+from ortsep.graphs.providers import MEND, PROVIDERS, WHOLE, Verdict, choose_provider, runtime_packages, write_verdict
 
 _HAVE_OURS = ("cpu", "cuda")
 """Providers with the com.microsoft operators that exports use."""
@@ -33,7 +33,8 @@ def doctor_command(reference: str | None, *, as_json: bool, runs: int = 3) -> in
         model = load_model(reference)
         graph, feeds = golden_feeds(model)
         files = [model.file(member) for member in model.members]
-    verdicts = [_examined(name, graph, feeds, bool(files), runs) for name in _providers()]
+    parts = model is not None and bool(model.spec.parts)
+    verdicts = [_examined(name, graph, feeds, bool(files), runs, parts=parts) for name in _providers()]
     for verdict in verdicts:
         for file in files if verdict.installed and verdict.provider in PROVIDERS else []:
             write_verdict(file, verdict)
@@ -83,7 +84,7 @@ def _providers() -> list[str]:
     return [*PROVIDERS, *others]
 
 
-def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> Verdict:
+def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int, *, parts: bool) -> Verdict:
     import onnxruntime
 
     from ortsep.measure.doctor import examine_apart, short_name
@@ -91,6 +92,8 @@ def _examined(provider: str, graph: Path, feeds: Any, real: bool, runs: int) -> 
     name = short_name(provider)
     if PROVIDERS.get(provider, provider) not in onnxruntime.get_available_providers():
         return Verdict(name, reason=f"is not in this onnxruntime: {MEND.get(name, 'install the package that has it')}")
+    if parts and name in WHOLE:
+        return Verdict(name, installed=True, reason="takes nothing of a graph that runs in parts")
     screen.doing(f"examining {name} ...")
     return examine_apart(graph, provider, feeds, judge_speed=real, runs=runs)
 
@@ -152,7 +155,8 @@ def _table(document: dict[str, Any]) -> None:
     print(f"ffmpeg: {document['decoders']['ffmpeg'] or 'none; m4a, aac and wma need it'}")
     held = document["portable_forms"]
     sizes = f"{held['bytes'] / 1e6:.0f} of at most {held['most'] / 1e6:.0f} MB"
-    print(f"cache: {document['cache'] or 'none'}; portable forms of {held['count']} graphs, {sizes}\n")
+    count = f"{held['count']} graph{'s' * (held['count'] != 1)}"
+    print(f"cache: {document['cache'] or 'none'}; portable forms of {count}, {sizes}\n")
     print(f"{'provider':<13} {'loads':<6} {'runs':<6} {'dB':>6} {'nodes':>11} {'pieces':>7} {'s a run':>9}  verdict")
     for found in document["providers"]:
         nodes = "unknown" if found["nodes"] is None else f"{found['nodes']} of {found['of_nodes']}"

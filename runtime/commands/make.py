@@ -195,6 +195,7 @@ def optimize_command(
     portable: bool,
     simplified: bool,
     precision: str,
+    target: str,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -212,6 +213,7 @@ def optimize_command(
         precision=precision,
         gate=gate,
         shapes=dict(map(_shape, shapes)),
+        target=target,
         say=lambda text: _say(quiet, text),
     )
     screen.clear()

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from places import GRAPHS
 
-from ortsep.commands.doctor import advice
+from ortsep.commands.doctor import _examined, advice
 from ortsep.graphs.model import load_model
 from ortsep.graphs.providers import Verdict, choose_provider, provider_options, read_verdict, write_verdict
 from ortsep.graphs.session import Session
@@ -300,3 +300,11 @@ def test_the_command(cache: Path) -> None:
     assert set(found) >= {"cpu", "cuda", "coreml", "openvino", "openvino-bf16"} and document["auto"] == "cpu"
     assert "WAV" in document["decoders"]["libsndfile"] and document["packages"]
     assert read_verdict(GRAPHS / "hybrid" / "hybrid.onnx", "cpu") is not None
+
+
+def test_a_provider_of_whole_graphs_is_not_tried_on_one_that_runs_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole it may be faster, which says nothing of how the model runs."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    monkeypatch.setattr("ortsep.measure.doctor.examine_apart", lambda *_, **__: pytest.fail("it was examined"))
+    found = _examined("openvino", GRAPHS / "wiener" / "wiener.onnx", {}, True, 1, parts=True)
+    assert not found.usable and found.reason == "takes nothing of a graph that runs in parts"

@@ -54,7 +54,7 @@ _TABLE = {
     "export.fixed": f"{_MAKING} export.targets",
     "export.waveform": f"{_MAKING} {_ENGINE} separator",
     "export.targets": f"{_TOOLS} engine",
-    "export.optimize": f"{_MAKING} export.exporter export.simplify",
+    "export.optimize": f"{_MAKING} export.exporter export.simplify export.fixed export.portable",
     "export.portable": _MAKING,
     "export.simplify": _MAKING,
     "export.torch_graph": _TOOLS,
