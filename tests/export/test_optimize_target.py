@@ -37,7 +37,7 @@ def test_a_file_with_a_spec_gets_its_sizes_and_separates_the_same(tmp_path: Path
 
 
 def test_a_file_of_which_nothing_is_known_gets_the_sizes_that_are_given(tmp_path: Path) -> None:
-    model, feeds = FAMILIES["bs_roformer"](False)
+    model, feeds = FAMILIES["moises_light"](False)
     assert own_operators(model)
     onnx.save(model, str(tmp_path / "g.onnx"))
     with pytest.raises(UsageError, match="give sizes with --shape spectrum="):

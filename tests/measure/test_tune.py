@@ -168,6 +168,7 @@ def test_what_is_damaged_or_not_equal_is_as_none(text: str, cache: Path) -> None
 
 def test_a_provider_that_is_gone_or_less_than_float32_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     keep(Setting("openvino"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     assert choose_provider("auto", WAVES).provider == "cpu"
     assert choose_provider("auto", GRAPHS / "plain" / "plain.onnx").provider == "cpu"
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
