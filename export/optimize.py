@@ -114,12 +114,7 @@ def optimize_file(
     with scratch("ortsep-optimize") as folder:
         fast = folder / "optimized.onnx"
         save_model(made, fast)
-        db, db_given, db_untouched = _compared(source, model, fast, inputs)
-        if not db >= gate or not db_untouched >= min(gate, FLOOR):
-            raise ModelError(
-                f"{source} was not written anew: the rewritten graph has {db:.1f} dB against it ({db_untouched:.1f} dB "
-                f"against the graph as it runs now) where {gate:g} are asked for; report it, or lower --gate"
-            )
+        db, db_given, db_untouched = _compared(source, model, fast, inputs, gate)
         sizes = {name: list(value.shape) for name, value in inputs.items()}
         before, after = _measured({"before": source, "after": fast}, sizes, runs, say)
         figure = Figure(f"optimize: {precision} against the given file, noise", db, gate, "given graph, float32")
@@ -137,12 +132,20 @@ def optimize_file(
     )
 
 
-def _compared(source: Path, model: onnx.ModelProto, fast: Path, inputs: Mapping[str, Any]) -> tuple[float, ...]:
-    """``db``, ``db_given`` and ``db_untouched`` of an Optimized."""
+def _compared(
+    source: Path, model: onnx.ModelProto, fast: Path, inputs: Mapping[str, Any], gate: float
+) -> tuple[float, ...]:
+    """``db``, ``db_given`` and ``db_untouched`` of an Optimized. Raises ModelError where they are below the gate."""
     given, result = run_graph(source, inputs), run_graph(fast, inputs)
     exact, changed = optimize(model, [step_norm, step_means])
     reference = run_graph(exact, inputs) if any(report.changed for report in changed) else given
-    return _worst(reference, result), _worst(reference, given), _worst(given, result)
+    db, db_untouched = _worst(reference, result), _worst(given, result)
+    if not db >= gate or not db_untouched >= min(gate, FLOOR):
+        raise ModelError(
+            f"{source} was not written anew: the rewritten graph has {db:.1f} dB against it ({db_untouched:.1f} dB "
+            f"against the graph as it runs now) where {gate:g} are asked for; report it, or lower --gate"
+        )
+    return db, _worst(reference, given), db_untouched
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
