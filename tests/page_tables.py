@@ -18,8 +18,11 @@ NOT_RUN = {
     r"^g\+\+": "tests/commands/test_embedding.py builds and runs it",
 }
 """By what a command begins with or holds."""
-LONG = re.compile(r"ortsep (export|validate)|--tune|--on ray|^make (export|validate)|ortsep run (two_stems|FILE)\b")
-"""Imports torch and builds networks, measures, starts a cluster, or runs what was just exported."""
+LONG = re.compile(
+    r"ortsep (export|validate|score|doctor)|^make (export|validate)|--(rewrite|jobs|report|tune)\b|s3://|--on ray"
+    r"|ortsep run (two_stems|FILE)\b"
+)
+"""Imports torch and builds networks, measures, starts processes or stores, or runs what was just exported."""
 ALONE = re.compile(r"ortsep adopt (\S+\.onnx)")
 """Wants a folder in which no other model lies."""
 INSTEAD = {
