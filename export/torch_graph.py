@@ -1,8 +1,9 @@
 """A torch network as an ONNX graph with ortsep's tensors, by ``torch.onnx.export``.
 
 By torch.export first (it needs onnxscript), where that fails by TorchScript's trace; a network with LSTMs or GRUs the
-other way round, since torch.export unrolls them over time, into thousands of nodes. What comes is checked by whoever
-asked, since either may freeze what depends on the input.
+other way round, since torch.export unrolls them over time, into thousands of nodes. What would unroll either way, an
+inverse STFT inside, is put otherwise (``inverse_stft``). What comes is checked by whoever asked, since either
+may freeze what depends on the input.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import torch
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch
 from ortsep.export.graph.builder import IR_VERSION, check_model
+from ortsep.export.inverse_stft import ByHops, StaysOutside
 
 OPSET = 18
 """What torch.export's translation is written for: for others it converts, not always to the end."""
@@ -38,7 +40,7 @@ def graph_of(
     causes, recurrent = [], any(isinstance(part, torch.nn.RNNBase) for part in network.modules())
     for way in (_by_trace, _by_export) if recurrent else (_by_export, _by_trace):
         try:
-            with _quiet(), torch.no_grad():
+            with _quiet(), torch.no_grad(), ByHops():
                 made = way(network, example, axes, names)
             made.ir_version = IR_VERSION
             made.producer_name, made.doc_string = "ortsep", ""
@@ -48,15 +50,23 @@ def graph_of(
                 raise ValueError("what it gives does not depend on what it hears, as with tensors taken to numpy")
             return made
         except Exception as error:  # of torch's tracers and of whatever the network does meanwhile
+            if isinstance(_first(error), StaysOutside):
+                raise _first(error) from error
             causes.append(f"{way.__name__.removeprefix('_by_')}: {_first_line(error)}")
             say(f"torch.onnx.export by {causes[-1]}")
     raise ModelError(f"the network can't be exported to ONNX ({'; '.join(causes)}); change that part of it")
 
 
-def _first_line(error: BaseException) -> str:
-    """The first line of what went wrong first: torch wraps it in its own, which tell of steps, in colours."""
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: torch wraps it in errors of its own, which tell of steps."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    """Of what went wrong first, without torch's colours."""
+    error = _first(error)
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
 
