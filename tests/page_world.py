@@ -126,19 +126,21 @@ def prepared(root: Path) -> Path:
     return place
 
 
-def checkpoints(place: Path, block: Block) -> None:
-    """Files of weights that a block names, small and random, of the family that its page is about.
+def make_room(place: Path, command: str) -> None:
+    """What stands in for a model leaves before that model is exported, as if it had not been there."""
+    for name in MODELS:
+        folder = place / "models" / "exported" / folder_name(name)
+        if re.search(rf"export (MODEL=)?{name.removeprefix('mdx23c:')}\b", command):
+            shutil.rmtree(folder, ignore_errors=True)
 
-    What stands in for a model that the block exports leaves.
-    """
+
+def checkpoints(place: Path, block: Block) -> None:
+    """Files of weights that a block names, small and random, of the family that its page is about."""
     import torch
     import yaml
 
     from ortsep.export.families.vr.network import made_network
 
-    for name in MODELS:
-        if re.search(rf"(export|MODEL=) ?{name.removeprefix('mdx23c:')}\b", block.text):
-            shutil.rmtree(place / "models" / "exported" / folder_name(name))
     family = {"docs/scnet.md": _scnet, "docs/mdx23c.md": _mdx23c}.get(block.page, _roformer)
     for name in ("model", "FILE"):
         if f"{name}.ckpt" in block.text:
