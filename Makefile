@@ -11,6 +11,7 @@ LEAN_TESTS := $(filter-out $(addprefix tests/,data/ export/ parity/ training/ se
 FULL_TESTS := $(addprefix tests/,export parity training server fleet) $(shell grep -rl --include='test_*.py' \
 	-e 'importorskip."onnx"' -e 'importorskip."matplotlib"' -e 'importorskip."torch"' -e 'importorskip."mutagen"' $(LEAN_TESTS))
 TORCH ?= torch==2.13.0
+WORKERS ?= 2
 SOURCES = $(sort $(shell find base models stems runtime export -type f -not -name '*.pyc'))
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 EDITABLE = --config-settings editable_mode=strict --editable
@@ -73,10 +74,10 @@ bench: $(FULL)/installed ## Speed and memory beside the original: MODEL=name|pat
 test: test-lean test-full ## The tests: the runtime's without torch, the exporter's with it
 
 test-lean: $(LEAN)/installed
-	$(LEAN)/bin/python -m pytest -m "not long" $(LEAN_TESTS) $(ARGS)
+	$(LEAN)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(LEAN_TESTS) $(ARGS)
 
 test-full: $(FULL)/installed
-	$(FULL)/bin/python -m pytest -m "not long" $(FULL_TESTS) $(ARGS)
+	$(FULL)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(FULL_TESTS) $(ARGS)
 
 test-long: $(FULL)/installed ## The tests that take minutes each: whole networks against their originals, a training run
 	$(FULL)/bin/python -m pytest -m long tests $(ARGS)

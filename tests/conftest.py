@@ -12,7 +12,12 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts."""
+    """A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+
+    Where several workers share the cores, torch keeps to one: its threads wait for each other spinning.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
