@@ -5,7 +5,7 @@ TASLP 2010; scaling and regularisation as in ``openunmix.filtering.wiener`` (ope
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -61,11 +61,12 @@ def wiener(
     if residual:
         out[sources, :, seen:] = mixture[:, seen:]
     more = residual or (iterations > 0 and (rest or sources == 1))
-    first = partial(_first_gains, softmask=softmask, alpha=alpha, rest=more, eps=eps)
+    how: dict[str, Any] = {"softmask": softmask, "alpha": alpha, "rest": more, "eps": eps}
+    first, stereo = partial(_first_gains, **how), partial(_stereo_step, **how)
 
     def filter_tile(f: slice, t: slice, scale: float) -> None:
         if iterations == 1 and channels == 2:
-            _stereo_step(mixture[:, f, t], partial(first, v=magnitudes[:, :, f, t]), eps, scale, out[:, :, f, t])
+            stereo(mixture[:, f, t], magnitudes[:, :, f, t], scale, out[:, :, f, t])
             return
         x = _planes(mixture[:, f, t], np.float64 if iterations else mixture.real.dtype)
         gains = first(_magnitudes(x), v=magnitudes[:, :, f, t])
@@ -142,51 +143,112 @@ def _first_gains(magnitude: Real, v: Real, softmask: bool, alpha: float, rest: b
     return gains
 
 
-def _stereo_step(mixture: Complex, first: Callable[[Real], Real], eps: float, scale: float, out: Complex) -> None:
-    """One iteration from first estimates on two channels, [2, f, t] into ``out`` [S, 2, f, t].
+def _stereo_step(
+    mixture: Complex, v: Real, scale: float, out: Complex, *, softmask: bool, alpha: float, eps: float, rest: bool
+) -> None:
+    """One iteration from first estimates on two channels: [2, f, t] and magnitudes [S, 2 or 1, f, t] into ``out``.
 
-    Estimates that are real gains on the mixture need not be made: their powers are squared gains times the mixture's,
-    their covariances sums over time of products of gains times the mixture's own.
+    First estimates have the mixture's phases, so they need not be made. With m their magnitudes (of the rest negative
+    where the others are more than the mixture) and u the phases' difference, unit complex numbers, |y|^2 is m^2 and
+    y_0 y_1* is m_0 m_1 u. Powers are sums of channels, covariances are halved for it; instead of scaling what is heard
+    down, ``scale`` squared goes into eps and the floor.
     """
-    x = np.empty((mixture.shape[1], 2, mixture.shape[2]), np.complex128)
-    x[...] = mixture.swapaxes(0, 1)
-    power = np.square(x.real)
-    power += np.square(x.imag)
-    gains = first(np.sqrt(power))
-    x /= scale
-    power /= scale * scale
-    cross = (x[:, 0] * x[:, 1].conj()).view(np.float64).reshape(*power.shape[::2], 2)
-    together = gains[:, :, 0] * gains[:, :, 1] @ cross
-    gains *= gains
-    gains *= power[:, None]
-    sums = gains.sum(axis=3)
-    power = gains.mean(axis=2)
-    covariance = np.concatenate([sums, together], axis=2)
-    covariance /= (eps + sums.mean(axis=2))[..., None]
-    z = _stereo_whiten(x, (covariance.swapaxes(1, 2) @ power), np.sqrt(eps))
-    rows = np.empty((*covariance.shape[:2], 2, 2), np.complex128)
-    rows[..., 0, 0], rows[..., 1, 1] = covariance[..., 0], covariance[..., 1]
-    rows[..., 0, 1] = covariance[..., 2] + 1j * covariance[..., 3]
-    rows[..., 1, 0] = rows[..., 0, 1].conj()
-    y = (rows.reshape(len(rows), -1, 2) @ z).reshape(*power.shape[:2], 2, power.shape[2])
-    power *= scale
+    x = np.empty((2, 2, *mixture.shape[1:]))  # of each channel the real and the imaginary part
+    for channel, planes in zip(mixture, x, strict=True):
+        planes[0], planes[1] = channel.real, channel.imag
+    m, unit = _first_magnitudes(x, v, softmask, alpha, rest, eps)
+    cross = m[0] * m[1] @ unit.swapaxes(1, 2)
+    m *= m
+    sums = m.sum(axis=3)
+    power = m[0]
+    power += m[1]
+    weight = 2 * (eps * scale * scale) + sums[0] + sums[1]
+    # R of each bin and source as r00, r11 and the parts of r01, [f, S, 4]
+    covariance = np.stack([sums[0], sums[1], cross[..., 0], cross[..., 1]], axis=2) / weight[..., None]
+    z = _stereo_whiten(x, covariance, power, np.sqrt(eps) * scale * scale)
+    y = (_as_real(covariance[:, : len(out)]) @ z.swapaxes(0, 1)).astype(out.real.dtype, copy=False)
+    power = power.astype(out.real.dtype, copy=False)
     for s, c in product(range(len(out)), range(2)):
-        np.multiply(y[:, s, c], power[:, s], out=out[s, c], casting="same_kind")
+        row = 4 * s + 2 * c
+        np.multiply(y[:, row], power[:, s], out=out.real[s, c])
+        np.multiply(y[:, row + 1], power[:, s], out=out.imag[s, c])
 
 
-def _stereo_whiten(x: Complex, covariance: Real, floor: float) -> Complex:
-    """(C + floor I)^-1 x for x [f, 2, t]; ``covariance``, written to, holds C's c00, c11 and c01's parts [f, 4, t]."""
-    covariance[:, :2] += floor
-    c00, c11, r, i = covariance.swapaxes(0, 1)
-    covariance /= (c00 * c11 - r * r - i * i)[:, None]
-    c01 = np.empty(r.shape, np.complex128)
-    c01.real, c01.imag = r, i
-    z = np.empty_like(x)
-    np.multiply(c11, x[:, 0], out=z[:, 0])
-    z[:, 0] -= c01 * x[:, 1]
-    np.multiply(c00, x[:, 1], out=z[:, 1])
-    z[:, 1] -= np.conj(c01, out=c01) * x[:, 0]
+def _first_magnitudes(x: Real, v: Real, softmask: bool, alpha: float, rest: bool, eps: float) -> tuple[Real, Real]:
+    """Magnitudes m [2, f, S(+1), t] of first estimates from ``v`` [S, 2 or 1, f, t], with the mixture's planes
+    [2, 2, f, t]; and the difference of its channels' phases [f, 2, t], unit, or zero where a channel is."""
+    power = np.square(x[:, 0])
+    power += np.square(x[:, 1])
+    count, _, bins, frames = v.shape
+    m = np.empty((2, bins, count + rest, frames))
+    known = m[:, :, :count]
+    known[...] = v.transpose(1, 2, 0, 3)
+    heard = np.sqrt(power) if softmask or rest else power
+    if softmask:
+        if alpha != 1:
+            np.power(known, alpha, out=known)
+        known /= eps + known.sum(axis=2, keepdims=True)
+        known *= heard[:, :, None]
+    if silent := not power.all():
+        known *= (power > 0)[:, :, None]
+    if rest:
+        np.subtract(heard, known.sum(axis=2), out=m[:, :, count])
+    norm = power[0]
+    norm *= power[1]
+    np.sqrt(norm, out=norm)
+    if silent:
+        norm[norm == 0] = np.inf
+    np.divide(1, norm, out=norm)
+    unit, part = np.empty((bins, 2, frames)), np.empty_like(norm)
+    (a, b), (c, d) = x
+    _combined(unit[:, 0], part, a, c, np.add, b, d)
+    _combined(unit[:, 1], part, b, c, np.subtract, a, d)
+    unit *= norm[:, None]
+    return m, unit
+
+
+def _stereo_whiten(x: Real, covariance: Real, power: Real, floor: float) -> Real:
+    """(C + floor I)^-1 x as real planes [4, f, t] of the two channels, C being ``covariance`` [f, S, 4] times ``power``
+    [f, S, t], summed over the sources."""
+    sums = np.empty((4, *x.shape[2:]))
+    np.matmul(covariance.swapaxes(1, 2), power, out=sums.swapaxes(0, 1))
+    sums[:2] += floor
+    c00, c11, r, i = sums
+    determinant = c00 * c11
+    determinant -= r * r
+    determinant -= i * i
+    sums /= determinant
+    (x0, y0), (x1, y1) = x
+    z, part = np.empty_like(sums), np.empty_like(r)
+    for row, (own, x_own, x_other, y_other, sign) in zip(
+        z,
+        (
+            (c11, x0, x1, y1, np.add),
+            (c11, y0, y1, x1, np.subtract),
+            (c00, x1, x0, y0, np.subtract),
+            (c00, y1, y0, x0, np.add),
+        ),
+        strict=True,
+    ):
+        _combined(row, part, own, x_own, np.subtract, r, x_other)
+        np.multiply(i, y_other, out=part)
+        sign(row, part, out=row)
     return z
+
+
+def _combined(out: Real, part: Real, a: Real, b: Real, sign: np.ufunc, c: Real, d: Real) -> None:
+    """a b plus or minus c d into ``out``, with ``part`` for what is between: no memory is asked for."""
+    np.multiply(a, b, out=out)
+    np.multiply(c, d, out=part)
+    sign(out, part, out=out)
+
+
+def _as_real(covariance: Real) -> Real:
+    """Covariances [f, S, 4] as matrices [f, 4 S, 4] on real planes: of both channels the real and imaginary part."""
+    r00, r11, re, im = np.moveaxis(covariance, 2, 0)
+    none = np.zeros_like(re)
+    rows = [[r00, none, re, -im], [none, r00, im, re], [re, im, r11, none], [-im, re, none, r11]]
+    return np.stack([np.stack(row, axis=2) for row in rows], axis=2).reshape(len(covariance), -1, 4)
 
 
 def _em_step(x: Real, y: Real, eps: float) -> Real:
