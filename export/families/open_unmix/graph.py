@@ -178,8 +178,10 @@ def _one_way(g: Graph, x: str, silence: Sequence[str], way: _Way, cells: int, we
 def build_graph(network: Network, name: str) -> onnx.ModelProto:
     """``magnitude`` [B, C, F, T] -> ``stem_magnitudes`` [B, 1, C, F, T] of one target, B and T free.
 
-    Normalisations and scales are folded into the linear layers in float64. The wide matrices work on [B, C F, T] as it
-    lies in memory; only the narrow hidden states are transposed for the LSTM, which wants [T, B, H].
+    Normalisations and scales are folded into the linear layers in float64. The first wide matrix works on [B, C F, T]
+    as it lies in memory, and the narrow hidden states are transposed for the LSTM, which wants [T, B, H]. The last one
+    stands on the right, where ONNX Runtime packs it once: with what turning its answer costs, that takes three quarters
+    of the time of a product from the left.
     """
     shape = network.shape
     state = {k: v.double().numpy() for k, v in network.state_dict().items()}
@@ -206,11 +208,11 @@ def build_graph(network: Network, name: str) -> onnx.ModelProto:
 
     gain, shift = affine_in(state, "bn2")
     x = g.scope("decoder").linear(g.concat([x, y], 2), gain[:, None] * state["fc2.weight"], shift)
-    x = g.transpose(g.op("Relu", x), 1, 2, 0)
+    x = g.op("Relu", x)
     gain, shift = affine_in(state, "bn3")
     mean, scale = (np.tile(state[k], c) for k in ("output_mean", "output_scale"))
-    x = g.op("MatMul", g.const((gain * scale)[:, None] * state["fc3.weight"]), x)
-    x = g.op("Relu", g.add(x, g.const((shift * scale + mean)[:, None])))
-    x = g.mul(g.reshape(x, 0, 1, c, f, -1), g.op("Unsqueeze", mix, g.ints(1)))
+    x = g.op("Relu", g.linear(x, (gain * scale)[:, None] * state["fc3.weight"], shift * scale + mean))
+    x = g.transpose(g.reshape(x, 0, 0, 1, c, f), 1, 2, 3, 4, 0)
+    x = g.mul(x, g.op("Unsqueeze", mix, g.ints(1)))
     g.output(x, "stem_magnitudes", ["batch", 1, c, f, "frames"])
     return g.model()
