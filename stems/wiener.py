@@ -61,8 +61,8 @@ def wiener(
     if residual:
         out[sources, :, seen:] = mixture[:, seen:]
     more = residual or (iterations > 0 and (rest or sources == 1))
-    how: dict[str, Any] = {"softmask": softmask, "alpha": alpha, "rest": more, "eps": eps}
-    first, stereo = partial(_first_gains, **how), partial(_stereo_step, **how)
+    first = partial(_first_gains, softmask=softmask, alpha=alpha, rest=more, eps=eps)
+    stereo = partial(_stereo_step, softmask=softmask, alpha=alpha, rest=more, eps=eps)
 
     def filter_tile(f: slice, t: slice, scale: float) -> None:
         if iterations == 1 and channels == 2:
