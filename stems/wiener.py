@@ -75,10 +75,8 @@ def wiener(
         for _ in range(iterations):
             y = _em_step(x, y, eps)
         y *= scale
-        target = out[:, :, f, t]
-        for s, c in product(range(len(target)), range(channels)):
-            target.real[s, c] = y[:, s, 0, c]
-            target.imag[s, c] = y[:, s, 1, c]
+        for target, source in zip(out[:, :, f, t], y.swapaxes(0, 1), strict=False):
+            target.real, target.imag = source.transpose(1, 2, 0, 3)
 
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
         for done in [pool.submit(filter_tile, *tile) for tile in _tiles(mixture, seen, window, bool(iterations))]:
