@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
+
+pytest.importorskip("onnx")
+import onnx
 from onnx import TensorProto, helper
 from places import GRAPHS
 
