@@ -1,20 +1,25 @@
-"""The code of docs/embedding.md, taken from the page and run: JavaScript in node, C++ by the compiler that is there.
+"""The code of docs/embedding.md, taken from the page and run: JavaScript in node and Chromium, C++ by the compiler here.
 
 ONNX Runtime for other languages is no package of Python's: node gets its masks from here, and the whole C++ program is
 built where ``ONNXRUNTIME_HEADERS`` names the folder with onnxruntime_cxx_api.h (the library is that of Python's wheel).
 """
 
+import base64
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+from browser import chromium
 from places import ROOT
 
 from ortsep import Separator
@@ -108,6 +113,52 @@ def test_the_page_in_javascript_with_onnxruntime_web(tmp_path: Path, mixture: Fl
     mixture.tofile(tmp_path / "mixture.f32")
     run("node", "main.mjs", str(MODULES.parent), str(MODEL), cwd=tmp_path)
     got = np.fromfile(tmp_path / "stems.f32", np.float32).reshape(stems.shape)
+    assert all(snr(ours, theirs) > 90 for ours, theirs in zip(stems, got, strict=True))
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(not (MODULES / "onnxruntime-web").is_dir(), reason="no onnxruntime-web in ORTSEP_NODE_MODULES")
+def test_the_page_in_a_browser(tmp_path: Path, mixture: Floats, stems: Floats) -> None:
+    """The same two modules, loaded by Chromium from a server, with the package's own script before them."""
+    for name, code in zip(("stft.mjs", "separate.mjs"), blocks("js"), strict=False):
+        (tmp_path / name).write_text(code)
+    mixture.tofile(tmp_path / "mixture.f32")
+    (tmp_path / "ort").symlink_to(MODULES / "onnxruntime-web" / "dist")
+    (tmp_path / "model.onnx").symlink_to(MODEL)
+    (tmp_path / "index.html").write_text(
+        """<!doctype html><title>page</title><script src="ort/ort.wasm.min.js"></script>"""
+    )
+    script = """
+        const done = arguments[0];
+        (async () => {
+          ort.env.wasm.numThreads = 1;
+          const { separate } = await import("/separate.mjs");
+          const session = await ort.InferenceSession.create("/model.onnx");
+          const all = new Float32Array(await (await fetch("/mixture.f32")).arrayBuffer()), n = all.length / 2;
+          const stems = await separate(session, all.subarray(0, n), all.subarray(n));
+          const bytes = new Uint8Array(await new Blob(stems.flat()).arrayBuffer());
+          let text = "";
+          for (const byte of bytes) text += String.fromCharCode(byte);
+          done(btoa(text));
+        })().catch((error) => done("failed: " + error));
+    """
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with chromium(tmp_path) as window:
+                window.get(f"http://127.0.0.1:{server.server_port}/index.html")
+                window.set_script_timeout(120)
+                text = window.execute_async_script(script)
+        finally:
+            server.shutdown()
+    assert not text.startswith("failed"), text
+    got = np.frombuffer(base64.b64decode(text), np.float32).reshape(stems.shape)
     assert all(snr(ours, theirs) > 90 for ours, theirs in zip(stems, got, strict=True))
 
 
