@@ -1,4 +1,4 @@
-"""The code of docs/embedding.md, taken from the page and run: JavaScript in node and Chromium, C++ by the compiler here.
+"""The code of docs/embedding.md, taken from the page and run: JavaScript in node and Chromium, C++ by a compiler.
 
 ONNX Runtime for other languages is no package of Python's: node gets its masks from here, and the whole C++ program is
 built where ``ONNXRUNTIME_HEADERS`` names the folder with onnxruntime_cxx_api.h (the library is that of Python's wheel).
