@@ -122,7 +122,7 @@ class _Race:
             self._doing("ortsep's own setting")
             expected, left = self._own.first(), list(settings)
             self._usual.append(self._own.run())
-            while left and self._spent() < LOOKING * self._budget:
+            while left and self._time_for_a_look():
                 self._look(left.pop(0), expected)
             self._rounds()
             for runner in list(self._runners):
@@ -135,6 +135,11 @@ class _Race:
         tried = tuple(self._tried[setting] for setting in settings if setting in self._tried)
         seconds = statistics.median(self._usual)
         return Raced(best.setting, best.ratio or 1.0, best.snr_db or 0.0, seconds, tried, tuple(left))
+
+    def _time_for_a_look(self) -> bool:
+        """A look is three runs at least: a first one, one of ortsep's own and one more."""
+        spent = self._spent()
+        return spent < LOOKING * self._budget and spent + 3 * self._usual[-1] <= self._budget
 
     def _spent(self) -> float:
         return self._clock() - self._began

@@ -102,8 +102,13 @@ def test_nothing_is_looked_at_too_late_to_be_measured(bench: Bench) -> None:
     assert (found.best, found.untried) == (Setting(), (FAST,))
 
 
-def test_what_ran_once_or_twice_proves_nothing(bench: Bench) -> None:
+def test_a_model_that_is_slow_is_not_begun_for_nothing(bench: Bench) -> None:
     found = raced(bench, [FAST], budget=4.0)
+    assert found.untried == (FAST,) and bench.runs == [Setting()] * 2, "2 s are gone, and a look takes 3"
+
+
+def test_what_ran_once_or_twice_proves_nothing(bench: Bench) -> None:
+    found = raced(bench, [FAST], budget=5.0)
     assert found.best == Setting() and found.tried[0].reason == "ran 2 times only, which may be chance"
     assert bench.now <= 6.0
 
