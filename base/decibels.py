@@ -44,3 +44,8 @@ def snr(reference: npt.ArrayLike, estimate: npt.ArrayLike) -> float:
     noise = float(np.sum(np.abs(ref - est) ** 2))
     power = float(np.sum(np.abs(ref) ** 2))
     return ratio(power, noise)
+
+
+def in_words(db: float, digits: int = 1) -> str:
+    """A signal-to-noise ratio as it is told: PERFECT is no number of decibels."""
+    return "no difference" if db >= PERFECT else "not finite" if db <= -PERFECT else f"{db:.{digits}f} dB"

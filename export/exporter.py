@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from ortsep import __version__
-from ortsep.base.decibels import snr
+from ortsep.base.decibels import in_words, snr
 from ortsep.base.errors import ModelError, OutputError, UsageError, WeightsError
 from ortsep.base.whole import whole_folder
 from ortsep.export.family import (
@@ -268,7 +268,7 @@ def write_export(
                 figures += measured
                 timing.append(time)
                 for figure in measured:
-                    say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:g})")
+                    say(f"{figure.stage}: {in_words(figure.db)} (gate {figure.gate:g})")
                 say(f"{time.stage}: {time.ratio:.2f} of the time of fp32 ({time.seconds:.3f} s, {time.machine})")
             domains = foreign_domains(model.graph.node)
             spec = attached_spec(exact) or spec

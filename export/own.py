@@ -22,7 +22,7 @@ import onnx
 import torch
 
 from ortsep.base.arrays import F32
-from ortsep.base.decibels import snr
+from ortsep.base.decibels import in_words, snr
 from ortsep.base.errors import FileMissing, ModelError, UsageError
 from ortsep.export.family import OWN, Choice, Complex, Float, Original, stereo
 from ortsep.export.graph.precision import GATES, run_graph
@@ -239,7 +239,7 @@ class OwnNetwork(Original):
         if self._own.simplify:
             made, _ = simplify(made, inputs, gate=GATES["fp32"], portable=portable, say=self._say)
         figure = self._worst(made)
-        self._say(f"{figure.stage}: {figure.db:.1f} dB (gate {figure.gate:.0f}, {figure.against})")
+        self._say(f"{figure.stage}: {in_words(figure.db)} (gate {figure.gate:.0f}, {figure.against})")
         if not figure.db >= figure.gate:
             raise ModelError(
                 f"the graph keeps {figure.db:.1f} dB of the network, below {figure.gate:.0f}: something in it was "

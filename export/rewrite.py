@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from ortsep import __version__
-from ortsep.base.decibels import snr
+from ortsep.base.decibels import in_words, snr
 from ortsep.base.errors import ModelError, UsageError
 from ortsep.base.whole import whole_folder
 from ortsep.export.graph.builder import foreign_domains
@@ -56,7 +56,7 @@ def _one(source: Path, target: Path, given: ModelSpec, member: Member, spec: Mod
         raise ModelError(
             f"{source} was not written anew: the result keeps {db:.1f} dB of it, below {GATE:g}; report it"
         )
-    say(f"{source.name}: {len(model.graph.node)} nodes, {db:.1f} dB against the given file (gate {GATE:g})")
+    say(f"{source.name}: {len(model.graph.node)} nodes, {in_words(db)} against the given file (gate {GATE:g})")
     domains = foreign_domains(model.graph.node)
     own = replace(
         spec,

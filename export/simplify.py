@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from ortsep.base.decibels import snr
+from ortsep.base.decibels import in_words, snr
 from ortsep.base.errors import MissingDependency
 from ortsep.export.graph.precision import measure_time, open_graph
 from ortsep.export.passes import optimize
@@ -34,7 +34,7 @@ class Simplified:
     def __str__(self) -> str:
         verdict = "kept" if self.kept else "left out, since it gains nothing"
         return (
-            f"onnxsim: {self.before} -> {self.after} nodes, {min(self.db, 999.0):.1f} dB, "
+            f"onnxsim: {self.before} -> {self.after} nodes, {in_words(self.db)}, "
             f"{self.ratio:.2f} of the time: {verdict}"
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ortsep import __version__
 from ortsep.base.arrays import F32
-from ortsep.base.decibels import snr
+from ortsep.base.decibels import in_words, snr
 from ortsep.base.errors import ModelError
 from ortsep.base.whole import scratch, whole_folder
 from ortsep.export.family import Original
@@ -49,7 +49,7 @@ def write_waveform(
         raise ModelError(
             f"{spec.name} was not written: with its transforms inside it keeps {db:.1f} dB, below {GATE:g}; report it"
         )
-    say(f"{spec.name}: {db:.1f} dB against the graph with the STFT outside, on one chunk (gate {GATE:g})")
+    say(f"{spec.name}: {in_words(db)} against the graph with the STFT outside, on one chunk (gate {GATE:g})")
     own = replace(
         waveform_spec(spec),
         name=named or spec.name,

@@ -13,6 +13,7 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.cache import cache_folder
+from ortsep.base.decibels import PERFECT
 from ortsep.base.errors import OutputError
 from ortsep.commands.terminal import screen
 from ortsep.graphs.model import Model, load_model
@@ -160,9 +161,10 @@ def _table(document: dict[str, Any]) -> None:
     print(f"{'provider':<13} {'loads':<6} {'runs':<6} {'dB':>6} {'nodes':>11} {'pieces':>7} {'s a run':>9}  verdict")
     for found in document["providers"]:
         nodes = "unknown" if found["nodes"] is None else f"{found['nodes']} of {found['of_nodes']}"
+        equal = "equal" if found["snr_db"] == PERFECT else _mark(found["snr_db"])
         row = (
             f"{found['provider']:<13} {_mark(found['loads']):<6} {_mark(found['runs']):<6} "
-            f"{_mark(found['snr_db']):>6} {nodes if found['runs'] else '-':>11} {_mark(found['partitions']):>7} "
+            f"{equal:>6} {nodes if found['runs'] else '-':>11} {_mark(found['partitions']):>7} "
             f"{_mark(found['seconds']):>9}"
         )
         print(f"{row}  {'usable' if found['usable'] else found['reason']}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ortsep import __version__
+from ortsep.base.decibels import in_words
 from ortsep.base.errors import MissingDependency, UsageError
 from ortsep.base.interrupt import at_once
 from ortsep.base.paths import exists
@@ -229,11 +230,11 @@ def optimize_command(
     print(f"after / before: time {time:.2f}, peak memory {peak:.2f}")
     if made.onnxsim is not None:
         print(made.onnxsim)
-    print(f"{min(made.db, 999.0):.1f} dB against the given graph (gate {made.gate:g})")
+    print(f"{in_words(made.db)} against the given graph (gate {made.gate:g})")
     if made.db_untouched < made.db:
         print(
-            f"its normalisations were summed accurately for this; as they run now they have {made.db_given:.1f} dB "
-            f"themselves, and the result {made.db_untouched:.1f} dB against them"
+            f"its normalisations were summed accurately for this; as they run now they have {in_words(made.db_given)} "
+            f"themselves, and the result {in_words(made.db_untouched)} against them"
         )
     return 0
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from ortsep import __version__
+from ortsep.base.decibels import in_words
 from ortsep.base.errors import UsageError
 from ortsep.commands.terminal import screen
 from ortsep.graphs.providers import runtime_packages
@@ -28,18 +29,18 @@ def described(told: Tuned) -> list[str]:
     """The same in words: a line for each setting, and what ``auto`` means from now on."""
     found, name = told.found, told.model
     own = f"{found.seconds:.2f} s for {told.sound:.1f} s of noise"
-    lines = [f"{'ortsep itself':<28} {'':>6}          {own}"]
+    lines = [f"{'ortsep itself':<28} {'':>6}                 {own}"]
     for each in found.tried:
         ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"
-        equal = "" if each.snr_db is None else f"{each.snr_db:.0f} dB"
-        lines.append(f"{each.setting!s:<28} {ratio:>6}  {equal:>6}  {each.reason or 'is faster'}")
+        equal = "" if each.snr_db is None else in_words(each.snr_db, 0)
+        lines.append(f"{each.setting!s:<28} {ratio:>6}  {equal:>13}  {each.reason or 'is faster'}")
     if found.best == Setting():
         lines += ["", f"auto means {found.best} for {name}: nothing that keeps {told.gate:.0f} dB is faster here"]
     else:
         lines += [
             "",
             f"auto means {found.best} for {name} from now on: {found.ratio:.2f} of the time that ortsep's own setting "
-            f"takes, equal to it ({found.snr_db:.0f} dB, {told.gate:.0f} are asked)",
+            f"takes, equal to it ({in_words(found.snr_db, 0)}, {told.gate:.0f} dB are asked)",
         ]
     if found.untried:
         missing = "; ".join(str(setting) for setting in found.untried)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ortsep import __version__
 from ortsep.base.cache import cache_folder, sha256_of
+from ortsep.base.decibels import in_words
 from ortsep.base.errors import OutputError
 from ortsep.base.whole import whole_file
 
@@ -64,9 +65,8 @@ class Kept:
 
     def __str__(self) -> str:
         made = "a portable form of the graph, " * self.setting.portable
-        return (
-            f"{made}equal ({self.snr_db:.0f} dB) in {self.ratio:.2f} of the CPU's time, as ortsep doctor --tune found"
-        )
+        equal = f"equal ({in_words(self.snr_db, 0)})"
+        return f"{made}{equal} in {self.ratio:.2f} of the CPU's time, as ortsep doctor --tune found"
 
 
 def machine() -> str:

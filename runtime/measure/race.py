@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ortsep.base.arrays import F32
-from ortsep.base.decibels import PERFECT, snr
+from ortsep.base.decibels import PERFECT, in_words, snr
 from ortsep.graphs.tuned import EXACT, Setting
 
 BUDGET = 60.0
@@ -160,7 +160,10 @@ class _Race:
             given = side.first()
             runner.snr_db = snr(expected, given) if expected.shape == given.shape else -PERFECT
             if not runner.snr_db >= EXACT:
-                self._drop(runner, f"is not equal ({runner.snr_db:.0f} dB against ortsep's own, {EXACT:.0f} are asked)")
+                self._drop(
+                    runner,
+                    f"is not equal ({in_words(runner.snr_db, 0)} against ortsep's own, {EXACT:.0f} dB are asked)",
+                )
                 return
             self._usual.append(self._own.run())
             runner.ratios.append(side.run() / max(self._usual[-1], 1e-9))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortsep.base import memory
-from ortsep.base.decibels import PERFECT, snr
+from ortsep.base.decibels import PERFECT, in_words, snr
 from ortsep.base.errors import ModelError, OrtsepError, OutputError
 from ortsep.base.threads import cores, physical_cores
 from ortsep.base.whole import scratch
@@ -129,7 +129,7 @@ def _confirmed(model: Model, found: Raced, folder: Path, doing: Say) -> Raced:
                 side.close()
         decibels = snr(*given)
         if not decibels >= EXACT:
-            reason = f"is not equal on {member.file} ({decibels:.0f} dB)"
+            reason = f"is not equal on {member.file} ({in_words(decibels, 0)})"
             tried = tuple(replace(each, reason=reason) if each.setting == found.best else each for each in found.tried)
             return replace(found, best=Setting(), ratio=1.0, snr_db=PERFECT, tried=tried)
     return found

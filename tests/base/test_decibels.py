@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ortsep.base.decibels import PERFECT, level, levels, ratio, snr
+from ortsep.base.decibels import PERFECT, in_words, level, levels, ratio, snr
 from ortsep.base.errors import ModelError
 
 
@@ -28,3 +28,8 @@ def test_snr_is_of_the_noise_in_the_estimate() -> None:
     assert snr(large, 0.99 * large) == pytest.approx(40, abs=0.01)
     with pytest.raises(ModelError, match="export it again"):
         snr(x, x[1:])
+
+
+def test_what_is_no_number_of_decibels_is_not_told_as_one() -> None:
+    assert [in_words(db) for db in (PERFECT, -PERFECT, 118.24)] == ["no difference", "not finite", "118.2 dB"]
+    assert in_words(118.24, 0) == "118 dB"

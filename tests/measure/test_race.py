@@ -68,7 +68,7 @@ def test_the_fastest_that_is_equal_is_taken(bench: Bench) -> None:
     reasons = {each.setting: each.reason for each in found.tried}
     assert reasons[BROKEN] == "does not run (no such device)"
     assert reasons[SLOW] == "is slower" and bench.runs.count(SLOW) == 2, "one look is enough"
-    assert reasons[WRONG] == f"is not equal (40 dB against ortsep's own, {EXACT:.0f} are asked)"
+    assert reasons[WRONG] == f"is not equal (40 dB against ortsep's own, {EXACT:.0f} dB are asked)"
     assert reasons[INEXACT].startswith("is not equal (80 dB"), "twice as fast, and no float32"
     assert reasons[FAST] == "" and found.snr_db == 999.0
 
