@@ -28,7 +28,7 @@ def tune_command(reference: str | None, *, budget: float, as_json: bool) -> int:
 def described(told: Tuned) -> list[str]:
     """The same in words: a line for each setting, and what ``auto`` means from now on."""
     found, name = told.found, told.model
-    own = f"{found.seconds:.2f} s for {told.sound:.1f} s of noise"
+    own = f"{found.seconds:.3g} s for {told.sound:.1f} s of noise"
     lines = [f"{'ortsep itself':<28} {'':>6}                 {own}"]
     for each in found.tried:
         ratio = "-" if each.ratio is None else f"{each.ratio:.2f}"

@@ -19,6 +19,7 @@ from places import GRAPHS
 from typer.testing import CliRunner
 
 import ortsep
+from ortsep.base.decibels import snr
 from ortsep.base.errors import FileMissing, ModelError, UsageError
 from ortsep.cli import app
 from ortsep.engine.network import Graphs
@@ -139,6 +140,16 @@ def test_blocks_at_a_time_go_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     padded = replace(masks, spec=replace(masks.spec, blocks=replace(masks.spec.blocks, padded=True)))
     assert Graphs(padded, provider=Setting(blocks=1), threads=4).abreast == 1
     assert Graphs(padded, provider=Setting(blocks=3), threads=4).abreast == 3
+
+
+@pytest.mark.parametrize("name", ["masks", "ratio"])
+def test_any_number_of_blocks_at_a_time_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ortsep.engine.network.cores", lambda: 4)
+    mix = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 9 * 32 * 64 + 77)).astype(np.float32)
+    expected = Separator(GRAPHS / name, provider="cpu").separate(mix)
+    for count in (1, 3):
+        given = Separator(GRAPHS / name, provider=Setting(blocks=count)).separate(mix)
+        assert all(snr(wave, given[stem]) >= 120 for stem, wave in expected.items())
 
 
 def test_it_is_of_this_machine_and_this_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
