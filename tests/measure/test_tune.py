@@ -255,7 +255,7 @@ def test_the_command_keeps_it_and_says_what_it_gained(monkeypatch: pytest.Monkey
 
 def test_from_python_for_real() -> None:
     said: list[str] = []
-    found = ortsep.tune(WAVES, budget=5, keep=False, doing=said.append)
+    found = ortsep.tune(WAVES, budget=600, keep=False, doing=said.append)
     assert isinstance(found, ortsep.Tuned) and not found.kept and found.model == "waves"
     looked = {each.setting for each in found.found.tried} | set(found.found.untried)  # how far it comes is chance
     assert looked >= {Setting(spinning=False), Setting(arena=False)}
