@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ortsep.base.cancel import Cancel
 from ortsep.base.errors import Cancelled, ModelError, OutputError
@@ -106,9 +107,32 @@ def test_networks_of_other_shapes(shape: Shape, tmp_path: Path, snr: Snr) -> Non
     assert snr(whole, found) >= 110
 
 
+@pytest.mark.parametrize(("precision", "gate"), [("fp16-weights", 110.0), ("int8", 35.0)])
+def test_other_precisions_run_in_parts_too(precision: str, gate: float, tmp_path: Path, snr: Snr) -> None:
+    """int8 takes its scales from each block, so that parts differ from the whole song by what rounding does."""
+    separator = Separator(write_export(small(), tmp_path / "model", precision=precision).folder, provider="cpu")
+    mix = song(20_000)
+    found = np.stack(list(separator.separate(mix, RATE, niter=0).values()))
+    whole = np.stack(list(separator.separate(mix, RATE, niter=0, chunk=100).values()))
+    assert snr(whole, found) >= gate
+    assert separator.plan(20_000, RATE).parts  # type: ignore[union-attr]
+
+
+def test_targets_of_other_sizes_run_whole(tmp_path: Path, snr: Snr) -> None:
+    """The parts' states are the model's, not each target's: such a bag runs as one block, or in overlapping ones."""
+    shapes = (SHAPE, replace(SHAPE, hidden=16))
+    for k, (stem, shape) in enumerate(zip(("speech", "noise"), shapes, strict=True)):
+        torch.save(random_network(shape, k).state_dict(), tmp_path / f"{stem}.pth")
+    original = load_original(find_card("umxse"), Choice(path=tmp_path))
+    assert original.spec.parts == ()
+    separator = Separator(write_export(original, tmp_path / "model").folder, provider="cpu")
+    mix = song(20_000)
+    found = separator.separate(mix, separator.spec.sample_rate)
+    assert snr(original.separate(mix), np.stack(list(found.values()))) >= 90
+
+
 def test_equals_openunmix(folder: Path, snr: Snr) -> None:
     """Its own Separator on 20 s, of which the parts see 47 frames of 8 ms at a time."""
-    torch = pytest.importorskip("torch")
     sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
     package = pytest.importorskip("openunmix.model")
     original, mix = small(), song(20 * RATE)
