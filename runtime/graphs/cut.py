@@ -7,12 +7,14 @@ Field numbers are those of onnx/onnx.proto. Nodes with graphs of their own (If, 
 Runtime refuses a part in which such a graph reads what was cut off.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from mmap import mmap
 from pathlib import Path
 
 from ortsep.base.errors import ModelError
-from ortsep.models.onnx_file import mapped
+from ortsep.models.onnx_file import external_files, mapped
 from ortsep.models.parts import Part
 from ortsep.models.protobuf import BYTES, Damaged, Field, bytes_field, fields, number_field, text_field
 
@@ -25,6 +27,19 @@ _LARGE = 1024
 """Bytes from which a tensor stays in the file."""
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """What is in an ONNX file, its large tensors by the place where they are."""
+
+    head: bytes
+    """All fields of the model that a part of it needs, but the graph."""
+    nodes: tuple[bytes, ...]
+    ends: tuple[tuple[list[str], list[str]], ...]
+    """Of each node the names of its inputs and outputs."""
+    weights: Mapping[str, bytes]
+    inputs: frozenset[str]
+
+
 def cut(path: Path, part: Part) -> bytes:
     """The model between the tensors that the ``part`` reads, states among them, and those that it gives and leaves.
 
@@ -33,34 +48,50 @@ def cut(path: Path, part: Part) -> bytes:
     """
     reads = (*part.reads, *(state.given for state in part.states))
     gives = (part.gives, *(state.left for state in part.states))
+    with mapped(path):  # says what is wrong with a file that isn't there
+        found = path.stat()
+    whole = _read(path, found.st_ino, found.st_mtime_ns, found.st_size)
+    kept, lacking = _between(whole.ends, reads, gives)
+    known = {name for _, outputs in whole.ends for name in outputs} | whole.weights.keys() | whole.inputs
+    missing = [name for name in (*reads, *gives) if name not in known] + sorted(lacking - whole.weights.keys())
+    if missing:
+        raise ModelError(f"{path} has no tensor {missing[0]}, at which its spec cuts it; export it again")
+    graph = b"".join(
+        [
+            *(bytes_field(_NODE, node) for node, keep in zip(whole.nodes, kept, strict=True) if keep),
+            text_field(_NAME, part.gives),
+            *(bytes_field(_INITIALIZER, tensor) for name, tensor in whole.weights.items() if name in lacking),
+            *(bytes_field(_INPUT, _float_tensor(name)) for name in reads),
+            *(bytes_field(_OUTPUT, _float_tensor(name)) for name in gives),
+        ]
+    )
+    return whole.head + bytes_field(_GRAPH, graph)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, *_stamp: int) -> _Graph:
+    """The file, read once for all its parts; ``_stamp`` tells it from others that were at its place."""
+    external_files(path)  # refuses one with weights in strange places
     with mapped(path) as data:
         try:
             top = [f for f in fields(data, 0, len(data)) if f.number in (_IR, _OPSETS, _GRAPH, _FUNCTIONS)]
             graphs = [f for f in top if f.number == _GRAPH and f.wire == BYTES]
             inside = [f for graph in graphs for f in fields(data, graph.begin, graph.end) if f.wire == BYTES]
             nodes = [f for f in inside if f.number == _NODE]
-            ends = [_ends(data, node) for node in nodes]
-            kept, lacking = _between(ends, reads, gives)
-            weights = {name: f for f in inside if f.number == _INITIALIZER for name in _strings(data, f, _TENSOR_NAME)}
+            return _Graph(
+                head=b"".join(_again(data, f) for f in top if f.number != _GRAPH),
+                nodes=tuple(data[f.begin : f.end] for f in nodes),
+                ends=tuple(_ends(data, node) for node in nodes),
+                weights={
+                    name: _there(data, f, path.name)
+                    for f in inside
+                    if f.number == _INITIALIZER
+                    for name in _strings(data, f, _TENSOR_NAME)
+                },
+                inputs=frozenset(name for f in inside if f.number == _INPUT for name in _strings(data, f, 1)),
+            )
         except Damaged:
             raise ModelError(f"{path} is cut short; copy or export it again") from None
-        known = {name for _, outputs in ends for name in outputs} | weights.keys()
-        known |= {name for f in inside if f.number == _INPUT for name in _strings(data, f, 1)}
-        missing = [name for name in (*reads, *gives, *sorted(lacking - weights.keys())) if name not in known]
-        if missing or lacking - weights.keys():
-            name = (missing or sorted(lacking - weights.keys()))[0]
-            raise ModelError(f"{path} has no tensor {name}, at which its spec cuts it; export it again")
-        graph = b"".join(
-            [
-                *(bytes_field(_NODE, data[f.begin : f.end]) for f, keep in zip(nodes, kept, strict=True) if keep),
-                text_field(_NAME, part.gives),
-                *(bytes_field(_INITIALIZER, _there(data, f, path.name)) for n, f in weights.items() if n in lacking),
-                *(bytes_field(_INPUT, _float_tensor(name)) for name in reads),
-                *(bytes_field(_OUTPUT, _float_tensor(name)) for name in gives),
-            ]
-        )
-        head = b"".join(_again(data, f) for f in top if f.number != _GRAPH)
-    return head + bytes_field(_GRAPH, graph)
 
 
 def _there(data: mmap, tensor: Field, file: str) -> bytes:

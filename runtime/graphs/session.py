@@ -86,7 +86,8 @@ class Session:
             raise ModelError(f"{path} is a folder where a .onnx file was expected; name the file inside it")
         self.path = path
         self._observer = observer or Observer()
-        external_files(path)
+        if part is None:  # else ``cut`` does
+            external_files(path)
         chosen, self.reason, setting = choose_provider(provider, path)
         if part is not None and chosen in WHOLE:
             self.reason = f"provider {chosen} was not taken: it takes nothing of a graph that runs in parts"
