@@ -40,17 +40,17 @@ class _Graph:
     inputs: frozenset[str]
 
 
-def cut(path: Path, part: Part) -> bytes:
+def cut(path: Path, part: Part, *, copied: bool = False) -> bytes:
     """The model between the tensors that the ``part`` reads, states among them, and those that it gives and leaves.
 
-    Its inputs and outputs are float32 of any shape, and its weights are in a file called as this one. Raises
-    ModelError where the graph has no such tensors, and what reading the file raises.
+    Its inputs and outputs are float32 of any shape, and its weights are in a file called as this one or, ``copied``, in
+    the model itself. Raises ModelError where the graph has no such tensors, and what reading the file raises.
     """
     reads = (*part.reads, *(state.given for state in part.states))
     gives = (part.gives, *(state.left for state in part.states))
     with mapped(path):  # says what is wrong with a file that isn't there
         found = path.stat()
-    whole = _read(path, found.st_ino, found.st_mtime_ns, found.st_size)
+    whole = _read(path, copied, found.st_ino, found.st_mtime_ns, found.st_size)
     kept, lacking = _between(whole.ends, reads, gives)
     known = {name for _, outputs in whole.ends for name in outputs} | whole.weights.keys() | whole.inputs
     missing = [name for name in (*reads, *gives) if name not in known] + sorted(lacking - whole.weights.keys())
@@ -68,9 +68,10 @@ def cut(path: Path, part: Part) -> bytes:
     return whole.head + bytes_field(_GRAPH, graph)
 
 
-@lru_cache(maxsize=4)
-def _read(path: Path, *_stamp: int) -> _Graph:
-    """The file, read once for all its parts; ``_stamp`` tells it from others that were at its place."""
+@lru_cache(maxsize=1)
+def _read(path: Path, copied: bool, *_stamp: int) -> _Graph:
+    """The file, read once for all its parts, which are cut one after the other; ``_stamp`` tells it from others that
+    were at its place."""
     external_files(path)  # refuses one with weights in strange places
     with mapped(path) as data:
         try:
@@ -83,7 +84,7 @@ def _read(path: Path, *_stamp: int) -> _Graph:
                 nodes=tuple(data[f.begin : f.end] for f in nodes),
                 ends=tuple(_ends(data, node) for node in nodes),
                 weights={
-                    name: _there(data, f, path.name)
+                    name: data[f.begin : f.end] if copied else _there(data, f, path.name)
                     for f in inside
                     if f.number == _INITIALIZER
                     for name in _strings(data, f, _TENSOR_NAME)

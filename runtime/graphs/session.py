@@ -32,6 +32,8 @@ FIXED = ("coreml",)
 """Providers that take no node of which a dimension is free."""
 Sizes = Mapping[str, Mapping[int, int]]
 """By the names of inputs and by axes."""
+FOLDER_SINCE = (1, 21)
+"""Since this version ONNX Runtime takes the folder of a model's weights where the model itself is no file."""
 KEPT_APART = ["MatMulAddFusion"]
 """Fusions of ONNX Runtime that make what CoreML refuses: a Gemm of all tokens at once, more than 16384 of them."""
 TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -278,8 +280,10 @@ def _open(
         settings["disabled_optimizers"] = KEPT_APART
     if part is None:
         return ort.InferenceSession(str(path), options, names, **settings)
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
-    session = ort.InferenceSession(cut(path, part), options, names, **settings)
+    folder = str(path.parent.resolve())
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    copied = tuple(map(int, ort.__version__.split(".")[:2])) < FOLDER_SINCE
+    session = ort.InferenceSession(cut(path, part, copied=copied), options, names, **settings)
     session._model_bytes = None  # kept to make the session anew on another provider, which ortsep never lets it do
     return session
 

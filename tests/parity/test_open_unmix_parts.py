@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -217,6 +218,29 @@ def test_a_tensor_that_the_graph_lacks_is_named(folder: Path) -> None:
         cut(file, Part(("encoded",), "middle"))
     with pytest.raises(ModelError, match="has no tensor other, at which its spec cuts it"):
         cut(file, Part(("magnitude", "other"), "encoded"))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_parts_leave_their_weights_in_the_file_or_take_them_along(folder: Path, copied: bool) -> None:
+    first = Separator(folder).spec.parts[0]
+    made = onnx.load_from_string(cut(folder / "speech.onnx", first, copied=copied))
+    (weight,) = [tensor for tensor in made.graph.initializer if list(tensor.dims) == [SHAPE.hidden, 2 * SHAPE.heard]]
+    assert bool(weight.raw_data) == copied
+    if not copied:
+        place = {entry.key: entry.value for entry in weight.external_data}
+        onnx.external_data_helper.load_external_data_for_tensor(weight, str(folder))
+        assert place["location"] == "speech.onnx"
+    whole = onnx.load(folder / "speech.onnx")
+    assert weight.raw_data == next(t.raw_data for t in whole.graph.initializer if t.name == weight.name)
+
+
+def test_a_new_file_at_the_place_of_another_is_read(folder: Path, tmp_path: Path) -> None:
+    file, part = tmp_path / "speech.onnx", Separator(folder).spec.parts[0]
+    file.write_bytes((folder / "speech.onnx").read_bytes())
+    before = cut(file, part, copied=True)
+    (tmp_path / "new").write_bytes((folder / "noise.onnx").read_bytes())
+    (tmp_path / "new").rename(file)
+    assert cut(file, part, copied=True) != before
 
 
 def test_a_part_of_another_shape_than_frames_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
