@@ -135,7 +135,11 @@ def make_room(place: Path, command: str) -> None:
 
 
 def checkpoints(place: Path, block: Block) -> None:
-    """Files of weights that a block names, small and random, of the family that its page is about."""
+    """Files of weights that a block names, small and random, of the family that its page is about; lists in Parquet."""
+    if "songs.parquet" in block.text:
+        from pyarrow import parquet, table
+
+        parquet.write_table(table({"path": ["album/one.wav", "album/two.wav"], "id": [1, 2]}), place / "songs.parquet")
     import torch
     import yaml
 
