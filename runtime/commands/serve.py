@@ -32,11 +32,6 @@ def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> None:
     for model in settings.models:
         export_first(model, "bar", quiet)
     app = make_app(settings)
-    address = f"http://{_written(listening)}"
-    if as_json:
-        print(json.dumps({"version": __version__, "address": address, "models": _models(app)}), flush=True)
-    elif not quiet:
-        print(f"ortsep serves {', '.join(_models(app)) or 'no model'} at {address} (Ctrl-C ends it)", file=sys.stderr)
     config = uvicorn.Config(
         app,
         log_level="warning" if quiet else "info",
@@ -48,10 +43,19 @@ def serve_command(settings: Settings, *, as_json: bool, quiet: bool) -> None:
         date_header=True,
     )
     interrupt.stand_down()
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has ended
+    # uvicorn raises the signal again when it has ended; who was told the address may send one before it listens to them
+    with contextlib.suppress(KeyboardInterrupt):
+        _tell(app, f"http://{_written(listening)}", as_json=as_json, quiet=quiet)
         uvicorn.Server(config).run(sockets=[listening])
     if not quiet and not as_json:
         print("ortsep: the server has ended; songs that wait go on when it starts again", file=sys.stderr)
+
+
+def _tell(app: Any, address: str, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print(json.dumps({"version": __version__, "address": address, "models": _models(app)}), flush=True)
+    elif not quiet:
+        print(f"ortsep serves {', '.join(_models(app)) or 'no model'} at {address} (Ctrl-C ends it)", file=sys.stderr)
 
 
 def _models(app: Any) -> list[str]:

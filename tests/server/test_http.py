@@ -262,6 +262,13 @@ def test_what_waited_or_ran_goes_on_after_a_restart(serve: Serve, number: int) -
     np.testing.assert_allclose(soundfile.read(io.BytesIO(stem), dtype="float32")[0], 0.5 * noise(5), atol=1e-6)
 
 
+@pytest.mark.parametrize("after", [0.0, 0.03, 0.2])
+def test_who_reads_the_address_may_end_it_at_once(serve: Serve, after: float) -> None:
+    server = serve()
+    time.sleep(after)
+    assert server.stop(signal.SIGTERM) == 0
+
+
 def test_two_servers_do_not_share_a_folder(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     command = [*ORTSEP, "serve", "--port", "0", "--data", str(server.data)]
