@@ -100,8 +100,9 @@ def test_zeroed_bins_of_magnitude_graphs(snr: Snr) -> None:
     x = song(N)
     z = transform(x.astype(np.float64), "hann")[:, :BINS]
     stems = separator.separate(x)
-    assert np.abs(session.heard[0]["magnitude"][0, :, :3]).max() == 0
-    assert snr(np.abs(z[:, 3:, :16]), session.heard[0]["magnitude"][0, :, 3:]) > 100
+    blocks = [each["magnitude"][0] for each in session.heard]  # in any order: two run at a time
+    assert max(np.abs(block[:, :3]).max() for block in blocks) == 0
+    assert max(snr(np.abs(z[:, 3:, :16]), block[:, 3:]) for block in blocks if block.shape[2] == 16) > 100
     z[:, :5] = 0
     assert snr(inverse(0.5 * z, "hann"), stems["a"]) > 110
 
