@@ -229,6 +229,8 @@ def test_an_object_store(tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatc
     for name, value in settings.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     store = fsspec.filesystem("s3")
+    if store.exists("music"):  # moto's servers in one process share what they hold
+        store.rm("music", recursive=True)
     store.mkdir("music")
     paths = songs(tmp_path / "in", 3)
     for path in paths:

@@ -29,10 +29,12 @@ def test_openvino_computes_what_the_cpu_does(name: str, portable: bool) -> None:
         assert snr(expected, given[output.name]) >= GATE
 
 
-@pytest.mark.parametrize("name", ["moises_light", "bs_roformer"])
-def test_rotary_positions_are_told_of_each_token(name: str) -> None:
-    """OpenVINO takes the one number that ONNX Runtime takes for the first position for the position of all."""
-    model, feeds = FAMILIES[name](False)
+def test_rotary_positions_are_told_of_each_token() -> None:
+    """OpenVINO takes the one number that ONNX Runtime takes for the first position for the position of all.
+
+    RoFormers have theirs in loops, which no other runtime is given.
+    """
+    model, feeds = FAMILIES["moises_light"](False)
     turned = [node for node in model.graph.node if node.op_type == "RotaryEmbedding"]
     assert turned
     for node in turned:
