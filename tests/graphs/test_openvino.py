@@ -12,10 +12,13 @@ from family_graphs import FAMILIES
 from onnx import helper
 
 GATE = 100.0
-PORTABLE = [("htdemucs", True), ("moises_light", True), ("bs_roformer", True), ("mel_roformer", True)]
+LOOPED = ["bs_roformer", "mel_roformer"]
+"""Whose usual graphs have loops with ONNX Runtime's own operators, which OpenVINO refuses to read."""
+PORTABLE = [(name, True) for name in ("htdemucs", "moises_light", *LOOPED)]
+USUAL = [(name, False) for name in FAMILIES if name not in LOOPED]
 
 
-@pytest.mark.parametrize(("name", "portable"), [*((name, False) for name in FAMILIES), *PORTABLE])
+@pytest.mark.parametrize(("name", "portable"), [*USUAL, *PORTABLE])
 def test_openvino_computes_what_the_cpu_does(name: str, portable: bool) -> None:
     openvino = pytest.importorskip("openvino")
     model, feeds = FAMILIES[name](portable)
