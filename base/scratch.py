@@ -43,12 +43,14 @@ class Scratch:
             raise self._failed(error) from error
 
     def read(self, at: int, values: npt.NDArray[Any]) -> None:
-        """Fill a contiguous array with the bytes from byte ``at`` on, all of them written before."""
+        """Fill a contiguous array with the bytes from byte ``at`` on. Raises OutputError where fewer are there."""
         rest = values.reshape(-1).view(np.uint8).data
         try:
             self._file.seek(at)
             while rest:
-                rest = rest[self._file.readinto(rest) :]
+                if not (count := self._file.readinto(rest)):
+                    raise OSError("it ends before what is read")
+                rest = rest[count:]
         except OSError as error:
             raise self._failed(error) from error
 

@@ -36,7 +36,7 @@ class Graph:
         self.opset = opset
         self.prefix = ""
         self._nodes: list[onnx.NodeProto] = []
-        self._casts: list[onnx.NodeProto] = []
+        self._casts: dict[str, onnx.NodeProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -60,7 +60,7 @@ class Graph:
 
     def named(self, value: str, name: str) -> str:
         """Call ``value`` ``name`` from now on, as who cuts the graph there knows it."""
-        for node in self._nodes:
+        for node in all_nodes(self._nodes):
             for i, out in enumerate(node.output):
                 if out == value:
                     node.output[i] = name
@@ -84,8 +84,7 @@ class Graph:
         """Store a constant as float16 and widen it, once, whatever body reads it."""
         stored = self.const(value, np.float16)
         name = f"{stored}_wide"
-        if not any(node.output[0] == name for node in self._casts):
-            self._casts.append(helper.make_node("Cast", [stored], [name], name=name, to=TensorProto.FLOAT))
+        self._casts[name] = helper.make_node("Cast", [stored], [name], name=name, to=TensorProto.FLOAT)
         return name
 
     def ints(self, *values: int) -> str:
@@ -250,7 +249,7 @@ class Graph:
 
     def model(self, doc: str = "") -> onnx.ModelProto:
         """The checked model. Raises onnx.checker.ValidationError for a graph that is not well formed."""
-        nodes = [*self._casts, *self._nodes]
+        nodes = [*self._casts.values(), *self._nodes]
         used = {name for node in all_nodes(nodes) for name in node.input}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
         graph = helper.make_graph(nodes, self.name, self._inputs, self._outputs, [], doc)

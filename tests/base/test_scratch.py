@@ -39,6 +39,12 @@ def test_what_is_written_is_read_in_any_order(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_never_written_is_no_endless_wait() -> None:
+    with pytest.raises(OutputError, match="it ends before what is read"), Scratch("it") as kept:
+        kept.write(0, np.ones(3))
+        kept.read(0, np.empty(4))
+
+
 @pytest.mark.parametrize("count", [10, 1000, 100_000])
 def test_a_full_disk_is_said_once(full: Path, count: int) -> None:
     """Also of what a buffer would have taken: it would be written at the close, and fail there once more."""

@@ -10,6 +10,7 @@ from places import DATA
 from ortsep.base.errors import OutputError
 from ortsep.export.graph.builder import Graph
 from ortsep.export.graph.files import attach_spec, save_model
+from ortsep.export.graph.precision import run_graph
 from ortsep.measure.doctor import PROBE
 from ortsep.models.onnx_file import read_metadata
 from ortsep.models.spec import METADATA_KEY, from_json
@@ -76,3 +77,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"can't be written"):
         save_model(onnx.load(str(DATA / "graphs" / "waves" / "waves.onnx")), tmp_path / "file" / "x.onnx")
+
+
+def test_a_value_that_is_renamed_is_renamed_in_loops_too() -> None:
+    g = Graph("loop")
+    x = g.input("x", ["N", 4])
+    once = g.add(x, g.const(1.0))
+    factor = g.op("ReduceMax", once, keepdims=0)
+    g.output(g.scan(once, lambda each: g.mul(each, factor)), "y", ["N", 4])
+    g.output(factor, "most", [])
+    found = run_graph(g.model(), {"x": np.arange(8, dtype=np.float32).reshape(2, 4)})
+    np.testing.assert_array_equal(found["y"], 8 * np.arange(1, 9, dtype=np.float32).reshape(2, 4))
